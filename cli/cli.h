@@ -1,0 +1,64 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What the commands share. A command is a constant record with the same option rows as a part; the command line `--name
+ * value` (or --name=value) fills its struct. Results go to `out`, progress and messages to `err`. */
+#ifndef DI_CLI_CLI_H
+#define DI_CLI_CLI_H
+
+#include <dropin/part.h>
+#include <stdio.h>
+
+typedef struct di_cli {
+    const di_part *const *parts; /* the library's and the caller's, all slots */
+    int64_t parts_count;
+    FILE *out, *err;
+    bool out_terminal, err_terminal;
+    bool color;      /* a terminal and no NO_COLOR */
+    int32_t columns; /* width of the terminal, 80 elsewhere */
+} di_cli;
+
+enum { DI_EXIT_OK = 0, DI_EXIT_FAILED = 1, DI_EXIT_USAGE = 2, DI_EXIT_INTERRUPTED = 130 };
+
+typedef struct di_command {
+    const char *name;
+    const char *usage;   /* "compare SLOT [PART[:options]]…" */
+    const char *help;    /* one line */
+    const char *details; /* paragraphs for `help NAME` */
+    const di_option *options;
+    size_t options_size;
+    int32_t min_words, max_words; /* positional words; max -1: any */
+    di_status (*check)(const void *options);
+    int (*run)(di_cli *cli, const void *options, int32_t words, char **word);
+} di_command;
+
+/* The list, in the order of `dropin help` (one row a command, in cli.c). */
+extern const di_command *const di_commands[];
+
+/* Prints "dropin: " and the message to err, returns the exit code that fits the status. */
+int di_cli_report(di_cli *cli, di_status status);
+/* exec from --threads (DI_INT with auto) and with progress bound to Ctrl-C: it returns false once SIGINT or SIGTERM
+ * came. */
+di_status di_cli_exec(di_cli *cli, int64_t threads, di_exec *exec);
+bool di_cli_interrupted(void);
+
+/* One line on err, on a terminal only: "train  step 120/300  loss 2.31  41 steps/s  4 s left". */
+typedef struct di_progress {
+    di_cli *cli;
+    const char *label;
+    int64_t total;
+    double began, shown;
+} di_progress;
+void di_progress_begin(di_progress *progress, di_cli *cli, const char *label, int64_t total);
+void di_progress_update(di_progress *progress, int64_t done, const char *note); /* at most ten times a second */
+void di_progress_end(di_progress *progress);                                    /* wipes the line */
+double di_seconds(void);                                                        /* monotonic */
+
+/* A table on out: columns as wide as their widest cell, numbers to the right. */
+typedef struct di_table_print di_table_print;
+di_table_print *di_table_begin(int32_t columns, const char *const *titles);
+void di_table_cell(di_table_print *table, const char *format, ...) __attribute__((format(printf, 2, 3)));
+void di_table_end(di_table_print *table, di_cli *cli); /* prints and frees */
+
+/* "1.23 MB", "45.6 GFLOP" … into text; returns text. */
+const char *di_human(double value, const char *unit, char *text, size_t capacity);
+
+#endif

@@ -1,0 +1,9 @@
+# SPDX-License-Identifier: Apache-2.0
+# tests/fuzz/fuzz_NAME.c with the seeds in tests/fuzz/corpus/NAME: libFuzzer programs (clang, -DDI_FUZZ=ON).
+file(GLOB fuzz_sources CONFIGURE_DEPENDS tests/fuzz/fuzz_*.c)
+foreach(source ${fuzz_sources})
+  get_filename_component(name ${source} NAME_WE)
+  add_executable(${name} ${source})
+  target_link_libraries(${name} PRIVATE dropin_static)
+  target_link_options(${name} PRIVATE -fsanitize=fuzzer)
+endforeach()

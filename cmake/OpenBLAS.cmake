@@ -1,0 +1,20 @@
+# SPDX-License-Identifier: Apache-2.0
+# OpenBLAS, called from our own threads with one BLAS thread each. The serial flavour gives wrong numbers under concurrent
+# calls and is refused.
+pkg_check_modules(OPENBLAS REQUIRED IMPORTED_TARGET openblas)
+add_library(dropin_openblas INTERFACE)
+target_link_libraries(dropin_openblas INTERFACE PkgConfig::OPENBLAS)
+if(NOT CMAKE_CROSSCOMPILING AND NOT DEFINED DI_OPENBLAS_CONFIG)
+  set(probe ${CMAKE_BINARY_DIR}/openblas_probe.c)
+  file(WRITE ${probe} "#include <cblas.h>\n#include <stdio.h>\nint main(void) { puts(openblas_get_config()); return 0; }\n")
+  try_run(ran compiled ${CMAKE_BINARY_DIR}/probe ${probe} LINK_LIBRARIES PkgConfig::OPENBLAS RUN_OUTPUT_VARIABLE config COMPILE_OUTPUT_VARIABLE log)
+  if(NOT compiled OR NOT ran EQUAL 0)
+    message(FATAL_ERROR "OpenBLAS: the probe did not build or run:\n${log}")
+  endif()
+  string(STRIP "${config}" config)
+  if(config MATCHES "SINGLE_THREADED")
+    message(FATAL_ERROR "OpenBLAS: this is the serial flavour (${config}); it is not safe under concurrent calls. Install the OpenMP one (Debian: libopenblas-openmp-dev).")
+  endif()
+  set(DI_OPENBLAS_CONFIG "${config}" CACHE STRING "openblas_get_config()")
+  message(STATUS "OpenBLAS: ${config}")
+endif()

@@ -1,0 +1,83 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Tensors: a dtype, a shape and strides over memory that they do not own; and safetensors files. */
+#ifndef DROPIN_TENSOR_H
+#define DROPIN_TENSOR_H
+
+#include <dropin/core.h>
+
+#if defined(__cplusplus)
+extern "C" {
+#endif
+
+typedef enum di_dtype {
+    DI_F32 = 0,
+    DI_F64 = 1,
+    DI_BF16 = 2, /* storage only */
+    DI_F16 = 3,  /* files only */
+    DI_I8 = 4,
+    DI_U8 = 5,
+    DI_I16 = 6,
+    DI_I32 = 7,
+    DI_I64 = 8,
+    DI_BOOLEAN = 9, /* one byte, 0 or 1 */
+    DI_DTYPES = 10
+} di_dtype;
+
+DI_API int64_t di_dtype_bytes(di_dtype dtype);    /* 0 for an unknown one */
+DI_API const char *di_dtype_name(di_dtype dtype); /* "f32" … ; "unknown" */
+
+enum { DI_MAX_RANK = 8 };
+
+typedef struct di_tensor {
+    void *data;
+    di_dtype dtype;
+    int32_t rank;
+    int64_t shape[DI_MAX_RANK];
+    int64_t stride[DI_MAX_RANK]; /* in elements */
+} di_tensor;
+
+/* A contiguous tensor over `data` (which may be NULL). DI_ESHAPE for a negative size or more than 2^63 - 1 bytes. */
+DI_CALL di_status di_tensor_make(di_tensor *tensor, void *data, di_dtype dtype, int32_t rank, const int64_t *shape);
+DI_API int64_t di_tensor_count(const di_tensor *tensor); /* elements */
+DI_API int64_t di_tensor_bytes(const di_tensor *tensor); /* elements times bytes of one */
+DI_API bool di_tensor_contiguous(const di_tensor *tensor);
+DI_API bool di_tensor_same_shape(const di_tensor *a, const di_tensor *b);
+/* Copies `from` to `to`: same shape, any strides, dtypes converted (round to nearest even). */
+DI_CALL di_status di_tensor_copy(const di_tensor *to, const di_tensor *from);
+/* "[2, 3, 4] f32"; cut at capacity. Returns text. */
+DI_API const char *di_tensor_describe(const di_tensor *tensor, char *text, size_t capacity);
+
+/* ---- safetensors ----------------------------------------------------------------------------------------- */
+
+typedef struct di_named_tensor {
+    const char *name;
+    di_tensor tensor;
+} di_named_tensor;
+
+typedef struct di_pair {
+    const char *key, *value; /* UTF-8 */
+} di_pair;
+
+/* A file that was read and checked whole: header, every offset, overlap, gap, dtype, shape, duplicate name. Tensors and
+ * texts stay valid until it is closed. The whole file is held in memory from exec's allocator. */
+typedef struct di_safetensors di_safetensors;
+DI_CALL di_status di_safetensors_open(const di_exec *exec, const char *path, di_safetensors **file);
+/* The same from bytes in memory, which must outlive it (aligned to 8). `name` stands for the path in messages. */
+DI_CALL di_status di_safetensors_parse(const di_exec *exec, const char *name, const void *data, size_t bytes,
+                                       di_safetensors **file);
+DI_API void di_safetensors_close(di_safetensors *file); /* NULL is fine */
+DI_API int64_t di_safetensors_count(const di_safetensors *file);
+DI_CALL di_status di_safetensors_at(const di_safetensors *file, int64_t index, di_named_tensor *tensor);
+/* DI_ENAME with the nearest name where it is not there. */
+DI_CALL di_status di_safetensors_find(const di_safetensors *file, const char *name, di_tensor *tensor);
+DI_API const char *di_safetensors_metadata(const di_safetensors *file, const char *key); /* NULL: not there */
+
+/* Writes atomically (di_file_replace): data aligned to 64 bytes, tensors in the order given, no time stamps: the same
+ * input gives the same bytes. Tensors may be strided. */
+DI_CALL di_status di_safetensors_write(const di_exec *exec, const char *path, const di_named_tensor *tensors,
+                                       int64_t count, const di_pair *metadata, int64_t pairs);
+
+#if defined(__cplusplus)
+}
+#endif
+#endif

@@ -1,0 +1,66 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Training a GPT: one object that steps, evaluates, saves and resumes. A step is a pure function of the state and the
+ * step number, so a run that was killed and resumed gives the bytes of the run that was not. */
+#ifndef DI_TRAIN_TRAINER_H
+#define DI_TRAIN_TRAINER_H
+
+#include "models/gpt.h"
+#include "train/text.h"
+#include <dropin/optimizer.h>
+
+typedef enum di_decay { DI_DECAY_COSINE, DI_DECAY_LINEAR, DI_DECAY_NONE } di_decay;
+/* Learning rate of step s (from 0): peak (s + 1) / warmup in the first `warmup` steps, then from peak to floor * peak
+ * at step `steps` by the law. */
+typedef struct di_schedule {
+    double peak, floor;
+    int64_t warmup, steps;
+    di_decay decay;
+} di_schedule;
+DI_API double di_schedule_lr(const di_schedule *schedule, int64_t step);
+
+typedef struct di_trainer_config {
+    size_t size;
+    gpt_options model;
+    const di_attention *record; /* NULL: from the library's list */
+    const char *attention;      /* "sigmoid:bias=auto" */
+    const char *optimizer;      /* "adamw:beta2=0.95,weight_decay=0" */
+    di_schedule schedule;
+    int64_t batch;
+    double clip;   /* global norm; 0: none */
+    uint64_t seed; /* weights and batches */
+    di_dtype dtype;
+} di_trainer_config;
+
+typedef struct di_trainer_report {
+    size_t size;
+    int64_t step; /* steps done, this one included */
+    double loss, lr, grad_norm;
+    double seconds; /* of this step */
+    bool finite;
+} di_trainer_report;
+
+typedef struct di_trainer di_trainer;
+/* `text` must outlive the trainer. Refuses a text shorter than the context by name. */
+DI_CALL di_status di_trainer_create(const di_exec *exec, const di_trainer_config *config, const di_text_data *text,
+                                    di_trainer **trainer);
+DI_API void di_trainer_destroy(di_trainer *trainer);
+DI_CALL di_status di_trainer_step(di_trainer *trainer, di_trainer_report *report);
+/* Mean over `batches` validation batches drawn from (seed, number): nats a symbol. */
+DI_CALL di_status di_trainer_evaluate(di_trainer *trainer, uint64_t seed, int64_t batches, double *loss);
+DI_API di_gpt *di_trainer_model(di_trainer *trainer);
+DI_API int64_t di_trainer_steps(const di_trainer *trainer);
+/* Exact cost of the training step (di_tape_plan) and bytes of the optimizer's state. */
+DI_CALL di_status di_trainer_cost(di_trainer *trainer, di_tape_cost *cost, int64_t *optimizer_bytes);
+
+/* Checkpoint: one safetensors file with weights ("model."), optimizer state ("optimizer.PARAMETER.exp_avg") and
+ * metadata: version, every option as canonical text, step, seed, data hash and vocabulary. No time stamps. */
+DI_CALL di_status di_trainer_save(di_trainer *trainer, const char *path);
+/* Goes on where the file stopped; config comes from the file. `records`: parts of the caller's own that its attention
+ * may name (NULL: none). A text with another hash is refused, naming both. */
+DI_CALL di_status di_trainer_resume(const di_exec *exec, const char *path, const di_part *const *records, int64_t count,
+                                    const di_text_data *text, di_trainer **trainer);
+/* Only the model and its vocabulary, for eval and generate: the caller owns both. */
+DI_CALL di_status di_checkpoint_model(const di_exec *exec, const char *path, const di_part *const *records,
+                                      int64_t count, di_gpt **gpt, di_text_data **vocabulary);
+
+#endif

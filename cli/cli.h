@@ -18,12 +18,21 @@ typedef struct di_cli {
 
 enum { DI_EXIT_OK = 0, DI_EXIT_FAILED = 1, DI_EXIT_USAGE = 2, DI_EXIT_INTERRUPTED = 130 };
 
+/* Rows that several commands share (model, training): over a struct of their own that lies at `offset` in the command's
+ * struct. A list of blocks ends with rows NULL; no name may be in two blocks. On the command line - and _ in names are
+ * the same: --kv-heads is the row kv_heads. */
+typedef struct di_option_block {
+    const di_option *rows;
+    size_t offset;
+} di_option_block;
+
 typedef struct di_command {
     const char *name;
-    const char *usage;   /* "compare SLOT [PART[:options]]…" */
-    const char *help;    /* one line */
-    const char *details; /* paragraphs for `help NAME` */
-    const di_option *options;
+    const char *usage;             /* "compare SLOT [PART[:options]]…" */
+    const char *help;              /* one line */
+    const char *details;           /* paragraphs for `help NAME` */
+    const di_option *options;      /* its own rows, by offset in its struct */
+    const di_option_block *blocks; /* rows shared with other commands, listed after its own; NULL: none */
     size_t options_size;
     int32_t min_words, max_words; /* positional words; max -1: any */
     di_status (*check)(const void *options);

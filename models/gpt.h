@@ -23,6 +23,7 @@ typedef struct gpt_options {
 } gpt_options;
 
 extern const di_part di_gpt_part;
+extern const di_option di_gpt_rows[]; /* its rows, for commands */
 
 typedef struct di_gpt di_gpt;
 

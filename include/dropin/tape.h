@@ -76,6 +76,7 @@ enum { DI_OP_INPUTS = 8, DI_OP_OUTPUTS = 4 };
 
 /* One node, as an op sees it. All tensors are contiguous. An absent optional input has rank -1. */
 typedef struct di_op_call {
+    const di_exec *exec; /* the tape's, also in shape(): its threads and level decide on scratch */
     const void *attributes;
     int32_t inputs, outputs;
     di_tensor input[DI_OP_INPUTS];
@@ -89,6 +90,7 @@ typedef struct di_op_call {
     int32_t passes;          /* the gradient of this input is output 0's gradient itself, untouched; -1: no */
     uint32_t differentiable; /* bit i: input i gets a gradient (default: every floating input) */
     uint32_t accumulates;    /* bit i: backward can add to input i's gradient (call->add); else the tape adds */
+    uint32_t sinks;          /* bit i: backward hands input i's gradient to its parameter's sink where there is one */
     /* in a run: */
     void *saved;
     di_tensor output_grad[DI_OP_OUTPUTS];  /* data NULL: that output has no gradient (treat as 0) */

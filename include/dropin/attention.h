@@ -35,7 +35,7 @@ typedef struct di_mask {
     const int32_t *cu_q, *cu_k;           /* [batch + 1] packed sequences: both or none; excludes *_lengths */
     int64_t left, right;  /* keep i + offset - left <= j <= i + offset + right; -1: free. Causal: right = 0 */
     const void *dense;    /* [batch, heads, q_length, k_length] with the strides below; NULL: none */
-    di_dtype dense_dtype; /* DI_BOOLEAN: 1 keeps; or the dtype of q: added to the logits */
+    di_dtype dense_dtype; /* DI_BOOLEAN: 1 keeps; or the dtype of q: added to the logits, where -inf masks */
     int64_t batch_stride, head_stride, row_stride; /* of dense, in elements; 0 broadcasts. Not with packed sequences */
 } di_mask;
 
@@ -49,6 +49,8 @@ typedef struct di_attention_shape {
     di_mask mask;
 } di_attention_shape;
 
+/* Parameters of softmax and sigmoid by index: 0 bias (sigmoid; form=scalar [1], head [heads], key: at least k_length
+ * elements, of which gradients write the first k_length), 1 slopes [heads], 2 scale [1]. */
 enum { DI_ATTENTION_PARAMETERS = 4 };
 
 typedef struct di_attention_io {
@@ -105,7 +107,7 @@ typedef struct di_attention {
                                bool backward);
     di_status (*forward)(const di_exec *exec, const void *options, const di_attention_shape *shape,
                          const di_attention_io *io, void *saved);
-    /* io->out holds forward's output where the part's traits say that it is read (softmax) */
+    /* io->out holds forward's output where the part's traits have DI_READS_OUTPUT */
     di_status (*backward)(const di_exec *exec, const void *options, const di_attention_shape *shape,
                           const di_attention_io *io, const void *saved, const di_attention_grad *grad);
     /* Decode: bytes of the state for `batch` sequences of at most `capacity` tokens; NULL entries: not offered. */
@@ -178,6 +180,9 @@ DI_API di_var di_attend(di_tape *tape, di_attention_module *module, di_var q, di
 /* Decode on a tape without gradients: appends to `state` (di_attention_state_init) and attends. */
 DI_API di_var di_attend_step(di_tape *tape, di_attention_module *module, void *state, int64_t capacity, di_var qkv,
                              int64_t left);
+
+/* The records of those ops, for the test of every op's gradient (the step has none). */
+extern DI_API const di_op di_attend_packed_op, di_attend_op, di_attend_step_op;
 
 #if defined(__cplusplus)
 }

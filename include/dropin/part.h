@@ -59,7 +59,8 @@ enum {
     DI_LSE = 1 << 8,
     DI_ROW_SUM = 1 << 9,
     DI_MAX_LOGIT = 1 << 10,
-    DI_DIM_V = 1 << 11
+    DI_DIM_V = 1 << 11,
+    DI_READS_OUTPUT = 1 << 12 /* backward reads what forward wrote to io->out (softmax) */
 };
 
 typedef struct di_part {

@@ -88,7 +88,9 @@ static inline void di_dropout_counter(uint64_t sample, int64_t h, int64_t i, int
     counter[3] = (uint32_t)(j / 4);
 }
 
-/* The table of one level and dtype. workspace: bytes of exec->work that forward or backward needs for this problem. */
+/* The table of one level and dtype. workspace: bytes of exec->work that forward or backward needs for this problem; it
+ * is asked before the data exist: every pointer that may be in use is a marker (not NULL, not to be followed) but for
+ * mask.cu_*, and the answer must not depend on q_lengths and k_lengths. exec->work is aligned to 64. */
 typedef struct di_attention_table {
     int64_t (*workspace)(const di_exec *exec, const di_attention_problem *problem, bool backward);
     di_status (*forward)(const di_exec *exec, const di_attention_problem *problem);

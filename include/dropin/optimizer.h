@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The slot `optimizer`. An optimizer is an algorithm over groups of parameters; each group has its own options. */
+/* The slot `optimizer`. An optimizer is an algorithm over groups of parameters; each group has its own options. One
+ * step is one fork and join over fixed pieces of all parameters together. */
 #ifndef DROPIN_OPTIMIZER_H
 #define DROPIN_OPTIMIZER_H
 
@@ -10,61 +11,104 @@
 extern "C" {
 #endif
 
-/* One parameter's state, as named plain tensors ("exp_avg", "exp_avg_sq"): what a checkpoint holds. */
+/* One parameter's state, as named plain tensors ("exp_avg", "exp_avg_sq"): what a checkpoint holds. Any dtype and
+ * shape: codes and their scales, bases, counters. */
 typedef struct di_state_tensor {
     const char *name;
     di_tensor tensor;
 } di_state_tensor;
-enum { DI_STATE_TENSORS = 8 };
+enum {
+    DI_STATE_TENSORS = 16,      /* of one parameter, at most */
+    DI_OPTIMIZER_PIECE = 16384, /* elements of a piece: pieces start at multiples of it, so blocks of block-wise state
+                                 * (any power of two up to it) never lie in two pieces */
+    DI_OPTIMIZER_SUMS = 4
+};
 
-/* The record of a part: the rule for one parameter. Called by the slot's functions below. */
+/* What a part is told about one piece of one parameter. */
+typedef struct di_update {
+    size_t size;         /* sizeof(di_update) */
+    const void *options; /* of the parameter's group */
+    double lr;
+    double grad_scale;       /* multiplies what parameter->grad holds (unscaling, clipping) */
+    double grad_norm;        /* 2-norm of this parameter's gradient, unscaled, before clipping; NaN: not taken */
+    int64_t step;            /* updates of this parameter, this one included: counts from 1 */
+    int64_t index;           /* number of the parameter in its optimizer: the stream of its random numbers */
+    di_parameter *parameter; /* value and grad are contiguous and of one dtype */
+    di_state_tensor *state;  /* in the order of the record's `state` */
+    int32_t states;
+    int32_t pass;         /* 0 … passes - 1 */
+    int64_t first, count; /* the elements of this piece; `whole` parts: all */
+    const double *totals; /* [DI_OPTIMIZER_SUMS] the last pass's sums over the parameter's pieces, added in the order of
+                           * the pieces; NULL in pass 0 */
+    double *sums;         /* [DI_OPTIMIZER_SUMS] this piece's contribution; 0 on entry */
+} di_update;
+
+/* The record of a part: the rule for one piece of a parameter. Called by the slot's functions below. */
 typedef struct di_optimizer {
     di_part part;
-    /* The state tensors of one parameter: names, dtypes, shapes (data NULL). Returns how many. */
-    int32_t (*state)(const void *options, const di_parameter *parameter, di_state_tensor tensors[DI_STATE_TENSORS]);
-    /* Elements first … first+count-1 of one parameter, already split by the slot so that every thread count gives the
-     * same bits. step counts from 1. grad_scale multiplies the gradient (clipping, unscaling). */
-    di_status (*update)(const di_exec *exec, const void *options, double lr, double grad_scale, int64_t step,
-                        di_parameter *parameter, const di_state_tensor *state, int64_t first, int64_t count);
+    /* The state tensors of one parameter: names, dtypes, shapes (data NULL). */
+    di_status (*state)(const void *options, const di_parameter *parameter, di_state_tensor tensors[DI_STATE_TENSORS],
+                       int32_t *count);
+    /* Called once when a parameter is added, its state zero: fills in initial state that is not zero. A part that takes
+     * gradients through a sink fills *sink's `add` (its `self` is the update given here, which stays until the
+     * optimizer is destroyed) and points parameter->grad at what `add` fills: norm and clipping then see that. NULL:
+     * nothing. */
+    di_status (*attach)(const di_exec *exec, const di_update *update, di_sink *sink);
+    /* Bits must not depend on exec->threads nor exec->level. */
+    di_status (*update)(const di_exec *exec, const di_update *update);
+    /* Bytes of exec->work for the update of a `whole` part; NULL: none. */
+    int64_t (*work_bytes)(const di_exec *exec, const void *options, const di_parameter *parameter);
     /* Learning rate that the options name (lr=), used where di_optimizer_step gets NaN. */
     double (*lr)(const void *options);
+    int32_t passes; /* over all pieces, with `totals` between them (layer-wise trust ratios need 2) */
+    bool whole;     /* update gets the whole parameter, one after another, and may use threads itself (projectors) */
     const void *reserved[6];
 } di_optimizer;
 
 DI_API const di_optimizer *const *di_optimizer_list(int64_t *count);
 
 typedef struct di_optimizer_instance di_optimizer_instance;
-/* "adamw:weight_decay=0.1"; or a record of one's own with the options' text. No parameters yet. */
+/* "adamw:weight_decay=0.1"; or a record of one's own with the options' text. No parameters yet. exec is copied for its
+ * allocator, from which all state comes. */
 DI_CALL di_status di_optimizer_create(const di_exec *exec, const char *text, di_optimizer_instance **optimizer);
 DI_CALL di_status di_optimizer_create_record(const di_exec *exec, const di_optimizer *record, const char *options,
                                              di_optimizer_instance **optimizer);
 DI_API void di_optimizer_destroy(di_optimizer_instance *optimizer); /* NULL is fine */
+DI_API const di_optimizer *di_optimizer_instance_record(const di_optimizer_instance *optimizer);
+DI_API const void *di_optimizer_instance_options(const di_optimizer_instance *optimizer);
 /* Adds a group, at any time. `overrides`: option text on top of the instance's own ("weight_decay=0"), or NULL. A
- * parameter that is already there is DI_EINVAL. Frozen ones are passed by. State starts at zero. */
+ * parameter that is already there (itself, its name or its memory) is DI_EINVAL. Frozen ones are passed by. State
+ * starts at zero. On failure nothing is added. */
 DI_CALL di_status di_optimizer_add(di_optimizer_instance *optimizer, const char *overrides,
                                    di_parameter *const *parameters, int64_t count);
 
 typedef struct di_step_report {
     size_t size;
-    double grad_norm;         /* global 2-norm of the gradients before clipping, fixed order, in double */
-    double clip_scale;        /* what clipping multiplied them by */
+    double grad_norm;  /* global 2-norm of the gradients, times grad_scale, before clipping: fixed order, in double;
+                        * NaN where it was not taken */
+    double clip_scale; /* what clipping multiplied them by */
     int64_t updated, skipped; /* parameters with and without a gradient */
     bool finite;              /* false: the norm was not finite and nothing was changed */
 } di_step_report;
 /* One step. lr: NaN takes each group's own; else it replaces them (times the group's lr / the instance's lr). Gradients
- * are multiplied by grad_scale, then clipped to global norm max_norm (0: no clipping; negative: refused). A norm that
- * is not finite changes nothing: DI_OK, report->finite false. Parameters without gradient are skipped. has_grad is
- * cleared. report may be NULL. Bits do not depend on the number of threads nor on the level. */
+ * are multiplied by grad_scale, then clipped to global norm max_norm as torch's clip_grad_norm_ does: by
+ * min(1, max_norm / (norm + 1e-6)). A norm that is not finite changes nothing: DI_OK, report->finite false. max_norm =
+ * INFINITY takes the norm and checks it without clipping; 0 takes no norm, and what a NaN does is the part's business
+ * (PyTorch's step); negative is refused. Parameters without gradient are skipped. has_grad is cleared. A gradient that
+ * is strided, or of another dtype or shape than its parameter, is refused by name before anything is changed. report
+ * may be NULL. Bits do not depend on the number of threads nor on the level. */
 DI_CALL di_status di_optimizer_step(const di_exec *exec, di_optimizer_instance *optimizer, double lr, double grad_scale,
                                     double max_norm, di_step_report *report);
-DI_API int64_t di_optimizer_steps(const di_optimizer_instance *optimizer);
+DI_API int64_t di_optimizer_steps(const di_optimizer_instance *optimizer); /* steps that changed something */
 DI_API int64_t di_optimizer_state_bytes(const di_optimizer_instance *optimizer);
 /* The state tensor number `index` of parameter number `parameter` (over all groups, in the order of addition); false
- * outside. With di_optimizer_set_steps this is all that a checkpoint saves and restores. */
+ * outside. Number 0 is always "step", I64 [1]: the updates that this parameter has had; then those of the record. With
+ * di_optimizer_set_steps this is all that a checkpoint saves and restores. */
 DI_API bool di_optimizer_state(di_optimizer_instance *optimizer, int64_t parameter, int32_t index,
                                const char **parameter_name, di_state_tensor *state);
 DI_API void di_optimizer_set_steps(di_optimizer_instance *optimizer, int64_t steps);
-/* Moves one parameter's state when its elements move: new element i takes old element old_of_new[i], or 0 where -1. */
+/* Moves one parameter's state when its elements move: new element i takes old element old_of_new[i], or 0 where -1.
+ * count is the parameter's. DI_EUNSUPPORTED where a state tensor is not one value per element. */
 DI_CALL di_status di_optimizer_remap(di_optimizer_instance *optimizer, const di_parameter *parameter,
                                      const int64_t *old_of_new, int64_t count);
 

@@ -47,6 +47,8 @@ typedef struct di_gpt_decoder di_gpt_decoder;
 DI_CALL di_status di_gpt_decoder_create(const di_exec *exec, di_gpt *gpt, int64_t batch, int64_t capacity,
                                         di_gpt_decoder **decoder);
 DI_API void di_gpt_decoder_destroy(di_gpt_decoder *decoder);
+/* Bytes of the decoder's states: what the cache of all layers takes. */
+DI_CALL di_status di_gpt_cache_bytes(di_gpt *gpt, int64_t batch, int64_t capacity, int64_t *bytes);
 /* Appends `length` tokens [batch, length] and gives the logits [batch, vocabulary] after the last one. */
 DI_CALL di_status di_gpt_decoder_push(di_gpt_decoder *decoder, const int32_t *tokens, int64_t length, void *logits);
 DI_API int64_t di_gpt_decoder_length(const di_gpt_decoder *decoder);

@@ -5,6 +5,7 @@
 
 #include <dropin/attention.h>
 #include <dropin/core.h>
+#include <dropin/dlpack.h>
 #include <dropin/nn.h>
 #include <dropin/optimizer.h>
 #include <dropin/part.h>

@@ -36,13 +36,18 @@ typedef struct di_tensor {
     int64_t stride[DI_MAX_RANK]; /* in elements */
 } di_tensor;
 
-/* A contiguous tensor over `data` (which may be NULL). DI_ESHAPE for a negative size or more than 2^63 - 1 bytes. */
+/* A contiguous tensor over `data` (which may be NULL). DI_ESHAPE for a negative size or more than 2^63 - 1 bytes, where
+ * an empty axis counts as 1; DI_EDTYPE for an unknown dtype. */
 DI_CALL di_status di_tensor_make(di_tensor *tensor, void *data, di_dtype dtype, int32_t rank, const int64_t *shape);
-DI_API int64_t di_tensor_count(const di_tensor *tensor); /* elements */
-DI_API int64_t di_tensor_bytes(const di_tensor *tensor); /* elements times bytes of one */
+/* Elements, and elements times the bytes of one; -1 for a tensor that di_tensor_make would refuse. */
+DI_API int64_t di_tensor_count(const di_tensor *tensor);
+DI_API int64_t di_tensor_bytes(const di_tensor *tensor);
+/* Row-major without gaps. Axes of size 1 do not count, and a tensor without elements is contiguous. */
 DI_API bool di_tensor_contiguous(const di_tensor *tensor);
 DI_API bool di_tensor_same_shape(const di_tensor *a, const di_tensor *b);
-/* Copies `from` to `to`: same shape, any strides, dtypes converted (round to nearest even). */
+/* Copies `from` to `to`: same shape, any strides (0 in `from` repeats, in `to` it is DI_EINVAL), not overlapping. The
+ * same dtype keeps its bits. Another one gives the nearest number that it holds, ties to even, in one rounding: floats
+ * overflow to infinity, integers saturate; NaN stays NaN in floats and becomes 0 in integers; bool is (value != 0). */
 DI_CALL di_status di_tensor_copy(const di_tensor *to, const di_tensor *from);
 /* "[2, 3, 4] f32"; cut at capacity. Returns text. */
 DI_API const char *di_tensor_describe(const di_tensor *tensor, char *text, size_t capacity);

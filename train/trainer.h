@@ -48,7 +48,9 @@ DI_CALL di_status di_trainer_step(di_trainer *trainer, di_trainer_report *report
 /* Mean over `batches` validation batches drawn from (seed, number): nats a symbol. */
 DI_CALL di_status di_trainer_evaluate(di_trainer *trainer, uint64_t seed, int64_t batches, double *loss);
 DI_API di_gpt *di_trainer_model(di_trainer *trainer);
-DI_API int64_t di_trainer_steps(const di_trainer *trainer);
+DI_API int64_t di_trainer_steps(const di_trainer *trainer); /* done */
+/* What it was created with, or what its checkpoint says; texts belong to the trainer. */
+DI_API const di_trainer_config *di_trainer_settings(const di_trainer *trainer);
 /* Exact cost of the training step (di_tape_plan) and bytes of the optimizer's state. */
 DI_CALL di_status di_trainer_cost(di_trainer *trainer, di_tape_cost *cost, int64_t *optimizer_bytes);
 

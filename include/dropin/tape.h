@@ -138,8 +138,7 @@ typedef struct di_tape_cost {
     size_t size;
     int64_t arena_bytes; /* values, gradients, saved, scratch: the block */
     int64_t parameter_bytes, gradient_bytes;
-    double forward_flops, backward_flops;
-    double product_flops; /* the part of both that is matrix products (linear and attention) */
+    double forward_flops, backward_flops; /* of matrix products: linear layers and attention */
 } di_tape_cost;
 DI_CALL di_status di_tape_plan(di_tape *tape, const di_var *outputs, int32_t count, bool backward, di_tape_cost *cost);
 
@@ -148,7 +147,7 @@ DI_CALL di_status di_forward(di_tape *tape, const di_var *outputs, int32_t count
 /* After di_forward(…, true): runs backward from d(outputs) = seeds (NULL: 1 for a scalar). */
 DI_CALL di_status di_backward(di_tape *tape, const di_var *outputs, const di_tensor *seeds, int32_t count);
 /* A kept value of the last run; NULL data before it. */
-DI_API const di_tensor *di_value(const di_tape *tape, di_var x);
+DI_API di_tensor di_value(const di_tape *tape, di_var x);
 /* Scalar of the last run, in double. NaN where there is none. */
 DI_API double di_scalar(const di_tape *tape, di_var x);
 

@@ -20,6 +20,7 @@ DI_CALL di_status di_text_open(const di_exec *exec, const char *path, di_symbols
 DI_API void di_text_close(di_text_data *text);
 DI_API const char *di_text_name(const di_text_data *text); /* path, or "built-in text" */
 DI_API uint64_t di_text_hash(const di_text_data *text);    /* FNV-1a 64 of the bytes */
+DI_API di_symbols di_text_symbols(const di_text_data *text);
 DI_API int64_t di_text_bytes(const di_text_data *text);
 DI_API int64_t di_text_vocabulary(const di_text_data *text);
 DI_API int64_t di_text_count(const di_text_data *text, di_split split); /* symbols */

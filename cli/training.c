@@ -136,3 +136,55 @@ di_status di_training_config(const di_cli *cli, const di_training_options *optio
                                   .dtype = options->dtype ? DI_F64 : DI_F32};
     return DI_OK;
 }
+
+static bool same(const di_option *row, const void *a, const void *b) {
+    const char *x = (const char *)a + row->offset, *y = (const char *)b + row->offset;
+    switch (row->type) {
+    case DI_INT:
+        return memcmp(x, y, sizeof(int64_t)) == 0;
+    case DI_NUMBER:
+        return memcmp(x, y, sizeof(double)) == 0; /* auto is a NaN: compared as bits */
+    case DI_BOOL:
+        return *(const bool *)x == *(const bool *)y;
+    case DI_CHOICE:
+        return memcmp(x, y, sizeof(int32_t)) == 0;
+    default:
+        return strcmp(x, y) == 0;
+    }
+}
+
+static const char *changed(const di_option *rows, const void *options, const void *defaults,
+                           const char *const *except) {
+    for (; rows->name; rows++) {
+        bool passed = same(rows, options, defaults);
+        for (const char *const *name = except; *name && !passed; name++)
+            passed = strcmp(*name, rows->name) == 0;
+        if (!passed)
+            return rows->name;
+    }
+    return NULL;
+}
+
+const char *di_training_changed(const di_training_options *options, const char *const *except) {
+    di_training_options defaults = {0};
+    if (di_options_defaults("train", di_training_rows, &defaults) != DI_OK ||
+        di_options_defaults("train", di_gpt_rows, &defaults.model) != DI_OK)
+        return NULL;
+    const char *name = changed(di_training_rows, options, &defaults, except);
+    return name ? name : changed(di_gpt_rows, &options->model, &defaults.model, except);
+}
+
+void di_training_describe(di_cli *cli, di_trainer *trainer, const di_text_data *text) {
+    const gpt_options *model = di_gpt_options(di_trainer_model(trainer));
+    const di_trainer_config *config = di_trainer_settings(trainer);
+    char parameters[32];
+    di_human((double)di_parameters_elements(di_gpt_parameters(di_trainer_model(trainer)), false), "", parameters,
+             sizeof parameters);
+    fprintf(cli->err,
+            "gpt: %lld layers, width %lld, %lld heads, context %lld, %s parameters; attention %s\n"
+            "data: %s, %lld bytes (hash %016llx), %lld symbols; batch %lld, %lld steps, seed %llu\n",
+            (long long)model->layers, (long long)model->width, (long long)model->heads, (long long)model->context,
+            parameters, config->attention, di_text_name(text), (long long)di_text_bytes(text),
+            (unsigned long long)di_text_hash(text), (long long)di_text_vocabulary(text), (long long)config->batch,
+            (long long)config->schedule.steps, (unsigned long long)config->seed);
+}

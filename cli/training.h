@@ -31,4 +31,12 @@ DI_CALL di_status di_training_text(const di_exec *exec, const di_training_option
 DI_CALL di_status di_training_config(const di_cli *cli, const di_training_options *options, const char *attention,
                                      di_trainer_config *config);
 
+/* The blocks of rows of a command whose struct has a di_training_options at `offset` are
+ * {di_training_rows, offset} and {di_gpt_rows, offset of its model}. The name of the first row among them whose value
+ * is not its default and that is not in `except` (NULL-ended), or NULL: what a command cannot follow, it refuses. */
+const char *di_training_changed(const di_training_options *options, const char *const *except);
+
+/* One line: "gpt: 2 layers, width 64, 4 heads, context 128, 106k parameters; sigmoid; built-in text …". */
+void di_training_describe(di_cli *cli, di_trainer *trainer, const di_text_data *text);
+
 #endif

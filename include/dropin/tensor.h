@@ -63,22 +63,30 @@ typedef struct di_pair {
     const char *key, *value; /* UTF-8 */
 } di_pair;
 
-/* A file that was read and checked whole: header, every offset, overlap, gap, dtype, shape, duplicate name. Tensors and
- * texts stay valid until it is closed. The whole file is held in memory from exec's allocator. */
+/* A file that was read and checked whole: header, every offset, overlap, gap, dtype, shape, duplicate name, bools of 0
+ * and
+ * 1. Tensors and texts stay valid until it is closed. The whole file is held in memory from exec's allocator, which
+ * must outlive it; exec itself need not. A tensor's data is aligned to one element: those that lie otherwise in the
+ * file are copied. It is NULL for a tensor without elements. DI_EFORMAT for whatever is wrong with the file, naming it
+ * and the tensor. */
 typedef struct di_safetensors di_safetensors;
 DI_CALL di_status di_safetensors_open(const di_exec *exec, const char *path, di_safetensors **file);
-/* The same from bytes in memory, which must outlive it (aligned to 8). `name` stands for the path in messages. */
+/* The same from bytes in memory, which must outlive it and may have any alignment. `name` stands for the path in
+ * messages. Tensors point into these bytes where they are aligned: write to them only if you may. */
 DI_CALL di_status di_safetensors_parse(const di_exec *exec, const char *name, const void *data, size_t bytes,
                                        di_safetensors **file);
 DI_API void di_safetensors_close(di_safetensors *file); /* NULL is fine */
 DI_API int64_t di_safetensors_count(const di_safetensors *file);
+/* Tensors in the header's order. DI_ERANGE for another index. */
 DI_CALL di_status di_safetensors_at(const di_safetensors *file, int64_t index, di_named_tensor *tensor);
 /* DI_ENAME with the nearest name where it is not there. */
 DI_CALL di_status di_safetensors_find(const di_safetensors *file, const char *name, di_tensor *tensor);
 DI_API const char *di_safetensors_metadata(const di_safetensors *file, const char *key); /* NULL: not there */
 
-/* Writes atomically (di_file_replace): data aligned to 64 bytes, tensors in the order given, no time stamps: the same
- * input gives the same bytes. Tensors may be strided. */
+/* Writes atomically (di_file_replace), tensors and metadata in the order given, no time stamps: the same input gives
+ * the same bytes. Tensors may be strided. The data begins at a multiple of 64 bytes; behind that the format allows no
+ * gaps, so give tensors with large elements first where other readers shall find every one aligned. DI_EINVAL for a
+ * name or key that is NULL, not UTF-8 or there twice, and for bools other than 0 and 1. */
 DI_CALL di_status di_safetensors_write(const di_exec *exec, const char *path, const di_named_tensor *tensors,
                                        int64_t count, const di_pair *metadata, int64_t pairs);
 

@@ -48,7 +48,8 @@ DI_API void di_release(const struct di_exec *exec, void *memory, size_t bytes);
 /* ---- files --------------------------------------------------------------------------------------------- */
 
 /* The one table of file access, so that a test can make any call fail. All return 0 or an errno value.
- * `open` modes: 'r' read, 'w' create or truncate, 'a' append. `read`/`write` may be short (done tells).
+ * `open` modes: 'r' read (a folder is EISDIR, a FIFO or device ESPIPE), 'w' create or truncate, 'x' create (EEXIST if
+ * there), 'a' append. `read`/`write` may be short (done tells).
  * `sync_folder` syncs the folder that holds `path`, so that a rename survives a power cut. */
 typedef struct di_files {
     size_t size;
@@ -77,7 +78,8 @@ DI_CALL di_status di_faulty_files_init(di_faulty_files *faulty);
 DI_CALL di_status di_file_read(const struct di_exec *exec, const char *path, int64_t limit, void **data, size_t *bytes);
 
 /* Atomic: writes path.part-PID, syncs, renames over `path`, syncs the folder. On failure the old file stands and
- * the temporary one is removed. `write` produces the content by calling di_writer_put. */
+ * the temporary one is removed; only a failure to sync the folder comes after the rename, and then the new file stands,
+ * whole. `write` produces the content by calling di_writer_put. */
 typedef struct di_writer di_writer;
 DI_CALL di_status di_writer_put(di_writer *writer, const void *data, size_t bytes);
 DI_CALL di_status di_file_replace(const struct di_exec *exec, const char *path,

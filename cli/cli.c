@@ -108,10 +108,10 @@ static di_status unknown_option(const di_command *command, const char *name, con
     names[count++] = "help";
     const char *nearest = di_nearest(name, names, count);
     if (!nearest)
-        return di_fail(DI_ENAME, "%s: unknown option --%.*s", command->name, bytes, given);
+        return di_fail(DI_ENAME, "%s: no option --%.*s", command->name, bytes, given);
     char dashed[NAME_BYTES];
     di_option_spell(nearest, dashed, sizeof dashed);
-    return di_fail(DI_ENAME, "%s: unknown option --%.*s; did you mean --%s?", command->name, bytes, given, dashed);
+    return di_fail(DI_ENAME, "%s: no option --%.*s; did you mean --%s?", command->name, bytes, given, dashed);
 }
 
 /* One option at argv[at]; *used becomes 1 or 2. */
@@ -121,7 +121,7 @@ static di_status take_option(const di_command *command, void *options, int left,
     size_t bytes = equals ? (size_t)(equals - given) : strlen(given);
     char name[NAME_BYTES];
     if (bytes >= sizeof name)
-        return di_fail(DI_ENAME, "%s: unknown option --%s", command->name, given);
+        return di_fail(DI_ENAME, "%s: no option --%s", command->name, given);
     for (size_t i = 0; i < bytes; i++)
         name[i] = given[i] == '-' ? '_' : given[i];
     name[bytes] = 0;
@@ -177,7 +177,7 @@ static di_status read_line(const di_command *command, int argc, char **argv, voi
             continue;
         }
         if (argv[i][1] != '-')
-            return di_fail(DI_ENAME, "%s: unknown option %s (options begin with --)", command->name, argv[i]);
+            return di_fail(DI_ENAME, "%s: no option %s (options begin with --)", command->name, argv[i]);
         int used = 1;
         di_status status = take_option(command, options, argc - i, argv + i, &used);
         if (status)
@@ -224,9 +224,9 @@ static int unknown_command(di_cli *cli, const char *name) {
     }
     const char *nearest = di_nearest(name, names, count);
     if (nearest)
-        fprintf(cli->err, "dropin: unknown command %s; did you mean %s?\n", name, nearest);
+        fprintf(cli->err, "dropin: no command \"%s\"; did you mean \"%s\"?\n", name, nearest);
     else
-        fprintf(cli->err, "dropin: unknown command %s\n", name);
+        fprintf(cli->err, "dropin: no command \"%s\"\n", name);
     fputs("`dropin help` lists the commands.\n", cli->err);
     return DI_EXIT_USAGE;
 }

@@ -108,9 +108,9 @@ static int unknown(di_cli *cli, const char *name) {
     }
     const char *nearest = di_nearest(name, names, count);
     di_status status =
-        nearest
-            ? di_fail(DI_ENAME, "help: nothing is called %s; did you mean %s?", name, nearest)
-            : di_fail(DI_ENAME, "help: nothing is called %s; `dropin help` and `dropin list` name everything", name);
+        nearest ? di_fail(DI_ENAME, "help: nothing is called \"%s\"; did you mean \"%s\"?", name, nearest)
+                : di_fail(DI_ENAME, "help: nothing is called \"%s\"; `dropin help` and `dropin list` name everything",
+                          name);
     return di_cli_report(cli, status);
 }
 

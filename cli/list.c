@@ -17,8 +17,8 @@ static int unknown_slot(di_cli *cli, const char *slot) {
         if (first_of_slot(cli, i))
             names[count++] = cli->parts[i]->slot;
     const char *nearest = di_nearest(slot, names, count);
-    di_status status = nearest ? di_fail(DI_ENAME, "list: unknown slot %s; did you mean %s?", slot, nearest)
-                               : di_fail(DI_ENAME, "list: unknown slot %s; `dropin list` shows them all", slot);
+    di_status status = nearest ? di_fail(DI_ENAME, "list: no slot \"%s\"; did you mean \"%s\"?", slot, nearest)
+                               : di_fail(DI_ENAME, "list: no slot \"%s\"; `dropin list` shows them all", slot);
     return di_cli_report(cli, status);
 }
 

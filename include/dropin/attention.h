@@ -2,7 +2,7 @@
 /* The slot `attention`: softmax (the standard part) and its replacements.
  *
  * Logits of query i and key j of one sequence, head h (key head h / (heads / kv_heads)), with
- * offset = that sequence's k_length - q_length:
+ * offset = that sequence's k_length - q_length (the padded difference where the mask gives only one of the two):
  *
  *     x_ij = scale q_i·k_j + bias_h + key_bias_j - slope_h |i + offset - j| + dense_ij
  *     softmax:  P_ij = exp(x_ij) / Σ_j exp(x_ij)          sigmoid:  P_ij = 1 / (1 + exp(-x_ij))

@@ -39,30 +39,30 @@ typedef struct di_attention_problem {
 typedef struct di_sequence {
     int64_t q_start, k_start;   /* first row: 0, or cu[b] when packed */
     int64_t q_length, k_length; /* valid rows */
+    int64_t offset; /* query i stands beside key i + offset: k_length - q_length of the sequence where both are given or
+                     * neither; where only one is, the padded difference */
     int64_t q_rows; /* rows that `out` holds for it: q_length, or the padded length (rows beyond are written 0) */
     int64_t k_rows;
 } di_sequence;
 
 static inline di_sequence di_sequence_of(const di_attention_shape *shape, int64_t b) {
     const di_mask *mask = &shape->mask;
-    if (mask->cu_q)
-        return (di_sequence){mask->cu_q[b],
-                             mask->cu_k[b],
-                             mask->cu_q[b + 1] - mask->cu_q[b],
-                             mask->cu_k[b + 1] - mask->cu_k[b],
-                             mask->cu_q[b + 1] - mask->cu_q[b],
-                             mask->cu_k[b + 1] - mask->cu_k[b]};
-    return (di_sequence){0,
-                         0,
-                         mask->q_lengths ? mask->q_lengths[b] : shape->q_length,
-                         mask->k_lengths ? mask->k_lengths[b] : shape->k_length,
-                         shape->q_length,
-                         shape->k_length};
+    di_sequence s = {.q_rows = shape->q_length, .k_rows = shape->k_length};
+    if (mask->cu_q) {
+        s.q_start = mask->cu_q[b];
+        s.k_start = mask->cu_k[b];
+        s.q_rows = mask->cu_q[b + 1] - s.q_start;
+        s.k_rows = mask->cu_k[b + 1] - s.k_start;
+    }
+    s.q_length = mask->q_lengths ? mask->q_lengths[b] : s.q_rows;
+    s.k_length = mask->k_lengths ? mask->k_lengths[b] : s.k_rows;
+    s.offset = !mask->q_lengths == !mask->k_lengths ? s.k_length - s.q_length : s.k_rows - s.q_rows;
+    return s;
 }
 
 /* Keys lo … hi-1 that the window and the lengths leave to query i of a sequence (empty: hi <= lo). */
 static inline void di_key_range(const di_mask *mask, const di_sequence *s, int64_t i, int64_t *lo, int64_t *hi) {
-    int64_t middle = i + s->k_length - s->q_length;
+    int64_t middle = i + s->offset;
     *lo = mask->left < 0 || middle - mask->left < 0 ? 0 : middle - mask->left;
     *hi = mask->right < 0 || middle + mask->right + 1 > s->k_length ? s->k_length : middle + mask->right + 1;
 }

@@ -182,7 +182,7 @@ di_status di_gpt_decoder_push(di_gpt_decoder *decoder, const int32_t *tokens, in
         return status;
     }
     decoder->length += length;
-    const di_tensor *value = di_value(slot->tape, slot->logits);
-    memcpy(logits, value->data, (size_t)di_tensor_bytes(value));
+    di_tensor value = di_value(slot->tape, slot->logits);
+    memcpy(logits, value.data, (size_t)di_tensor_bytes(&value));
     return DI_OK;
 }

@@ -175,7 +175,7 @@ di_status di_dlpack_export(const di_exec *exec, const di_tensor *tensor, void (*
         return di_fail(DI_EINVAL, "dlpack: managed=NULL");
     }
     di_dlpack_tensor out;
-    di_dlpack_holder *holder;
+    di_dlpack_holder *holder = NULL;
     const di_status status = hold(exec, tensor, release, user, &out, &holder);
     if (status != DI_OK) {
         return status;
@@ -195,7 +195,7 @@ di_status di_dlpack_export_versioned(const di_exec *exec, const di_tensor *tenso
                        (unsigned long long)flags);
     }
     di_dlpack_tensor out;
-    di_dlpack_holder *holder;
+    di_dlpack_holder *holder = NULL;
     const di_status status = hold(exec, tensor, release, user, &out, &holder);
     if (status != DI_OK) {
         return status;

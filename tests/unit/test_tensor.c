@@ -166,7 +166,7 @@ static void test_bf16(void **state) {
         float value;
         memcpy(&value, &wide, sizeof value);
         const double widened = di_bf16_widen((uint16_t)bits);
-        assert_true(isnan(value) ? isnan(widened) : (double)value == widened && signbit(value) == signbit(widened));
+        assert_true(isnan(value) ? isnan(widened) : (double)value == widened && !signbit(value) == !signbit(widened));
     }
 }
 

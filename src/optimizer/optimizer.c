@@ -1,0 +1,357 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The slot `optimizer`: its list, and an instance's life: groups, state, remap. step.c holds the step. */
+#include "optimizer/instance.h"
+#include "optimizer/list.h"
+#include <string.h>
+
+static const di_optimizer *const list[] = {&di_adamw};
+
+const di_optimizer *const *di_optimizer_list(int64_t *count) {
+    *count = (int64_t)(sizeof list / sizeof *list);
+    return list;
+}
+
+/* ---- creation ------------------------------------------------------------------------------------------------- */
+
+di_status di_optimizer_create(const di_exec *exec, const char *text, di_optimizer_instance **optimizer) {
+    if (!text)
+        return di_fail(DI_EINVAL, "optimizer: text must not be NULL");
+    const di_part *parts[sizeof list / sizeof *list];
+    int64_t count = 0;
+    for (; count < (int64_t)(sizeof list / sizeof *list); count++)
+        parts[count] = &list[count]->part;
+    const di_part *part = NULL;
+    const char *options = NULL;
+    di_status status = di_part_find(parts, count, "optimizer", text, &part, &options);
+    if (status)
+        return status;
+    return di_optimizer_create_record(exec, (const di_optimizer *)part, options, optimizer);
+}
+
+di_status di_optimizer_create_record(const di_exec *exec, const di_optimizer *record, const char *options,
+                                     di_optimizer_instance **optimizer) {
+    if (!exec || !record || !optimizer)
+        return di_fail(DI_EINVAL, "optimizer: exec, record and optimizer must not be NULL");
+    if (record->passes < 1)
+        return di_fail(DI_EINVAL, "optimizer: %s has passes=%d; must be at least 1", record->part.name, record->passes);
+    *optimizer = NULL;
+    void *memory = NULL;
+    di_status status = di_allocate(exec, sizeof(di_optimizer_instance), "optimizer", &memory);
+    if (status)
+        return status;
+    di_optimizer_instance *made = memory;
+    *made = (di_optimizer_instance){.exec = *exec, .record = record};
+    status = di_allocate(exec, record->part.options_size, "options of the optimizer", &made->options);
+    if (!status)
+        status = di_options_parse(&record->part, options, made->options);
+    if (status)
+        di_optimizer_destroy(made);
+    else
+        *optimizer = made;
+    return status;
+}
+
+static void release_group(const di_optimizer_instance *optimizer, di_group *group) {
+    for (int64_t i = 0; i < group->count; i++) {
+        di_member *member = &group->members[i];
+        if (member->sink.add && member->update.parameter->sink == &member->sink) {
+            member->update.parameter->sink = NULL;
+            member->update.parameter->grad = member->dense_grad;
+        }
+        di_release(&optimizer->exec, member->memory, (size_t)member->memory_bytes);
+    }
+    di_release(&optimizer->exec, group->members, (size_t)group->count * sizeof *group->members);
+    di_release(&optimizer->exec, group->options, optimizer->record->part.options_size);
+}
+
+void di_optimizer_destroy(di_optimizer_instance *optimizer) {
+    if (!optimizer)
+        return;
+    di_exec exec = optimizer->exec;
+    for (int64_t i = 0; i < optimizer->group_count; i++)
+        release_group(optimizer, &optimizer->groups[i]);
+    di_release(&exec, optimizer->groups, (size_t)optimizer->group_count * sizeof *optimizer->groups);
+    di_release(&exec, optimizer->pieces, (size_t)optimizer->piece_count * sizeof *optimizer->pieces);
+    di_release(&exec, optimizer->work, (size_t)optimizer->work_bytes);
+    di_release(&exec, optimizer->options, optimizer->record->part.options_size);
+    di_release(&exec, optimizer, sizeof *optimizer);
+}
+
+const di_optimizer *di_optimizer_instance_record(const di_optimizer_instance *optimizer) { return optimizer->record; }
+const void *di_optimizer_instance_options(const di_optimizer_instance *optimizer) { return optimizer->options; }
+
+/* ---- groups ---------------------------------------------------------------------------------------------------- */
+
+/* Sets "key=value,key=value" on top of what `options` holds; commas in brackets belong to a value. */
+static di_status override_options(const di_part *part, const char *text, void *options) {
+    while (text && *text) {
+        size_t length = 0;
+        for (int depth = 0; text[length] && (depth > 0 || text[length] != ','); length++)
+            depth += (text[length] == '[') - (text[length] == ']');
+        const char *equal = memchr(text, '=', length);
+        size_t name = equal ? (size_t)(equal - text) : length;
+        const char *value = equal ? equal + 1 : "on";
+        size_t bytes = equal ? length - name - 1 : 2;
+        di_status status = di_options_set(part->name, part->options, options, text, name, value, bytes);
+        if (status)
+            return status;
+        text += length + (text[length] == ',');
+    }
+    return part->check ? part->check(options) : DI_OK;
+}
+
+static di_member *find_member(const di_optimizer_instance *optimizer, int64_t index) {
+    for (int64_t g = 0; g < optimizer->group_count; g++) {
+        if (index < optimizer->groups[g].count)
+            return &optimizer->groups[g].members[index];
+        index -= optimizer->groups[g].count;
+    }
+    return NULL;
+}
+
+static di_status check_parameter(const di_parameter *parameter) {
+    if (!parameter)
+        return di_fail(DI_EINVAL, "optimizer: a parameter must not be NULL");
+    const di_tensor *value = &parameter->value;
+    if (value->dtype != DI_F32 && value->dtype != DI_F64)
+        return di_fail(DI_EDTYPE, "optimizer: parameter %s is %s; must be f32 or f64", parameter->name,
+                       di_dtype_name(value->dtype));
+    if (!value->data && di_tensor_count(value))
+        return di_fail(DI_EINVAL, "optimizer: parameter %s has no memory", parameter->name);
+    if (!di_tensor_contiguous(value))
+        return di_fail(DI_EINVAL, "optimizer: parameter %s is strided; its value must be contiguous", parameter->name);
+    return DI_OK;
+}
+
+static di_status refuse_duplicate(const di_parameter *a, const di_parameter *b) {
+    if (a == b || strcmp(a->name, b->name) == 0)
+        return di_fail(DI_EINVAL, "optimizer: parameter %s is already there", b->name);
+    if (a->value.data && a->value.data == b->value.data)
+        return di_fail(DI_EINVAL, "optimizer: parameter %s has the memory of %s, which is already there", b->name,
+                       a->name);
+    return DI_OK;
+}
+
+/* Shapes the state of one member and takes its memory, zeroed: "step", then the record's, each aligned to 64. */
+static di_status make_state(const di_optimizer_instance *optimizer, di_member *member) {
+    di_update *update = &member->update;
+    di_status status = optimizer->record->state(update->options, update->parameter, member->state, &update->states);
+    if (status)
+        return status;
+    int64_t total = di_round64(sizeof(int64_t));
+    member->state_bytes = sizeof(int64_t);
+    for (int32_t i = 0; i < update->states; i++) {
+        int64_t bytes = di_tensor_bytes(&member->state[i].tensor);
+        if (bytes > INT64_MAX - 64 || !di_size_add(total, di_round64(bytes), &total))
+            return di_fail(DI_ERANGE, "optimizer: the state of %s is larger than 2^63 bytes", update->parameter->name);
+        member->state_bytes += bytes;
+    }
+    status = di_allocate(&optimizer->exec, (size_t)total, "state of the optimizer", &member->memory);
+    if (status)
+        return status;
+    member->memory_bytes = total;
+    memset(member->memory, 0, (size_t)total);
+    member->steps = member->memory;
+    char *next = (char *)member->memory + di_round64(sizeof(int64_t));
+    for (int32_t i = 0; i < update->states; i++) {
+        member->state[i].tensor.data = next;
+        next += di_round64(di_tensor_bytes(&member->state[i].tensor));
+    }
+    update->state = member->state;
+    return DI_OK;
+}
+
+static int64_t pieces_of(const di_optimizer_instance *optimizer, const di_parameter *parameter) {
+    int64_t count = di_tensor_count(&parameter->value);
+    return optimizer->record->whole ? count > 0 : di_pieces(count, DI_OPTIMIZER_PIECE);
+}
+
+static di_status attach(const di_optimizer_instance *optimizer, di_member *member) {
+    if (!optimizer->record->attach)
+        return DI_OK;
+    di_parameter *parameter = member->update.parameter;
+    di_sink sink = {.self = &member->update};
+    member->dense_grad = parameter->grad;
+    di_status status = optimizer->record->attach(&optimizer->exec, &member->update, &sink);
+    if (status || !sink.add)
+        return status;
+    if (parameter->sink)
+        return di_fail(DI_EINVAL, "optimizer: parameter %s has a gradient sink already", parameter->name);
+    member->sink = sink;
+    parameter->sink = &member->sink;
+    return DI_OK;
+}
+
+/* A whole group beside the instance: members with their state, not yet in the list. */
+static di_status make_group(const di_optimizer_instance *optimizer, const char *overrides,
+                            di_parameter *const *parameters, int64_t count, di_group *group) {
+    const di_part *part = &optimizer->record->part;
+    di_status status = di_allocate(&optimizer->exec, part->options_size, "options of a group", &group->options);
+    if (status)
+        return status;
+    if (part->options_size)
+        memcpy(group->options, optimizer->options, part->options_size);
+    status = override_options(part, overrides, group->options);
+    if (status)
+        return status;
+    group->lr = optimizer->record->lr(group->options);
+    int64_t trained = 0;
+    for (int64_t i = 0; i < count; i++)
+        trained += !(parameters[i]->flags & DI_PARAMETER_FROZEN);
+    void *members = NULL;
+    status = di_allocate(&optimizer->exec, (size_t)trained * sizeof(di_member), "group of an optimizer", &members);
+    if (status)
+        return status;
+    group->members = members;
+    group->count = trained;
+    if (trained)
+        memset(members, 0, (size_t)trained * sizeof(di_member));
+    di_member *member = group->members;
+    for (int64_t i = 0; i < count && !status; i++) {
+        if (parameters[i]->flags & DI_PARAMETER_FROZEN)
+            continue;
+        member->update = (di_update){.size = sizeof(di_update),
+                                     .options = group->options,
+                                     .parameter = parameters[i],
+                                     .index = optimizer->members + (member - group->members)};
+        member->pieces = pieces_of(optimizer, parameters[i]);
+        status = make_state(optimizer, member);
+        if (!status)
+            status = attach(optimizer, member);
+        member++;
+    }
+    return status;
+}
+
+static void list_pieces(di_optimizer_instance *optimizer, di_group *group, di_optimizer_piece *pieces, int64_t next) {
+    for (int64_t i = 0; i < group->count; i++) {
+        di_member *member = &group->members[i];
+        int64_t count = di_tensor_count(&member->update.parameter->value);
+        int64_t size = optimizer->record->whole ? count : DI_OPTIMIZER_PIECE;
+        member->first_piece = next;
+        for (int64_t k = 0; k < member->pieces; k++)
+            pieces[next++] =
+                (di_optimizer_piece){.member = member, .first = k * size, .count = di_min(size, count - k * size)};
+        optimizer->elements += count;
+    }
+}
+
+di_status di_optimizer_add(di_optimizer_instance *optimizer, const char *overrides, di_parameter *const *parameters,
+                           int64_t count) {
+    if (!optimizer || count < 0 || (count > 0 && !parameters))
+        return di_fail(DI_EINVAL, "optimizer: a group of %lld parameters; optimizer and list must not be NULL",
+                       (long long)count);
+    di_status status = DI_OK;
+    int64_t pieces = optimizer->piece_count;
+    for (int64_t i = 0; i < count; i++) {
+        status = check_parameter(parameters[i]);
+        for (int64_t j = 0; j < i && !status; j++)
+            status = refuse_duplicate(parameters[j], parameters[i]);
+        for (int64_t j = 0; j < optimizer->members && !status; j++)
+            status = refuse_duplicate(find_member(optimizer, j)->update.parameter, parameters[i]);
+        if (status)
+            return status;
+        if (!(parameters[i]->flags & DI_PARAMETER_FROZEN))
+            pieces += pieces_of(optimizer, parameters[i]);
+    }
+    di_group group = {0};
+    void *list_of_pieces = NULL, *groups = NULL;
+    size_t piece_bytes = (size_t)pieces * sizeof(di_optimizer_piece);
+    size_t old_groups = (size_t)optimizer->group_count * sizeof(di_group);
+    status = di_allocate(&optimizer->exec, piece_bytes, "pieces of an optimizer", &list_of_pieces);
+    if (!status)
+        status = di_allocate(&optimizer->exec, old_groups + sizeof(di_group), "groups of an optimizer", &groups);
+    if (!status)
+        status = make_group(optimizer, overrides, parameters, count, &group);
+    if (status) {
+        release_group(optimizer, &group);
+        di_release(&optimizer->exec, groups, old_groups + sizeof(di_group));
+        di_release(&optimizer->exec, list_of_pieces, piece_bytes);
+        return status;
+    }
+    if (optimizer->piece_count)
+        memcpy(list_of_pieces, optimizer->pieces, (size_t)optimizer->piece_count * sizeof(di_optimizer_piece));
+    list_pieces(optimizer, &group, list_of_pieces, optimizer->piece_count);
+    if (old_groups)
+        memcpy(groups, optimizer->groups, old_groups);
+    di_release(&optimizer->exec, optimizer->pieces, (size_t)optimizer->piece_count * sizeof(di_optimizer_piece));
+    di_release(&optimizer->exec, optimizer->groups, old_groups);
+    optimizer->pieces = list_of_pieces;
+    optimizer->piece_count = pieces;
+    optimizer->groups = groups;
+    optimizer->groups[optimizer->group_count++] = group;
+    optimizer->members += group.count;
+    return DI_OK;
+}
+
+/* ---- state ------------------------------------------------------------------------------------------------------ */
+
+int64_t di_optimizer_steps(const di_optimizer_instance *optimizer) { return optimizer->steps; }
+void di_optimizer_set_steps(di_optimizer_instance *optimizer, int64_t steps) { optimizer->steps = steps; }
+
+int64_t di_optimizer_state_bytes(const di_optimizer_instance *optimizer) {
+    int64_t bytes = 0;
+    for (int64_t i = 0; i < optimizer->members; i++)
+        bytes += find_member(optimizer, i)->state_bytes;
+    return bytes;
+}
+
+bool di_optimizer_state(di_optimizer_instance *optimizer, int64_t parameter, int32_t index, const char **parameter_name,
+                        di_state_tensor *state) {
+    di_member *member = parameter < 0 ? NULL : find_member(optimizer, parameter);
+    if (!member || index < 0 || index > member->update.states)
+        return false;
+    if (parameter_name)
+        *parameter_name = member->update.parameter->name;
+    if (!state)
+        return true;
+    if (index > 0) {
+        *state = member->state[index - 1];
+        return true;
+    }
+    state->name = "step";
+    return di_tensor_make(&state->tensor, member->steps, DI_I64, 1, (const int64_t[]){1}) == DI_OK;
+}
+
+di_status di_optimizer_remap(di_optimizer_instance *optimizer, const di_parameter *parameter, const int64_t *old_of_new,
+                             int64_t count) {
+    if (!optimizer || !parameter || (count > 0 && !old_of_new))
+        return di_fail(DI_EINVAL, "optimizer: remap: optimizer, parameter and old_of_new must not be NULL");
+    di_member *member = NULL;
+    for (int64_t i = 0; i < optimizer->members && !member; i++)
+        if (find_member(optimizer, i)->update.parameter == parameter)
+            member = find_member(optimizer, i);
+    if (!member)
+        return di_fail(DI_ENAME, "optimizer: remap: parameter %s is not in this optimizer", parameter->name);
+    if (count != di_tensor_count(&parameter->value))
+        return di_fail(DI_ESHAPE, "optimizer: remap: %lld places for the %lld elements of %s", (long long)count,
+                       (long long)di_tensor_count(&parameter->value), parameter->name);
+    for (int64_t i = 0; i < count; i++)
+        if (old_of_new[i] < -1 || old_of_new[i] >= count)
+            return di_fail(DI_ERANGE, "optimizer: remap: old_of_new[%lld]=%lld; must be -1 or an element 0 … %lld",
+                           (long long)i, (long long)old_of_new[i], (long long)count - 1);
+    size_t largest = 0;
+    for (int32_t s = 0; s < member->update.states; s++) {
+        const di_tensor *tensor = &member->state[s].tensor;
+        if (di_tensor_count(tensor) != count)
+            return di_fail(DI_EUNSUPPORTED, "optimizer: remap: %s of %s is not one value per element",
+                           member->state[s].name, parameter->name);
+        if ((size_t)di_tensor_bytes(tensor) > largest)
+            largest = (size_t)di_tensor_bytes(tensor);
+    }
+    void *old = NULL;
+    di_status status = di_allocate(&optimizer->exec, largest, "remap of an optimizer's state", &old);
+    if (status)
+        return status;
+    for (int32_t s = 0; s < member->update.states && count; s++) {
+        const di_tensor *tensor = &member->state[s].tensor;
+        size_t each = (size_t)di_dtype_bytes(tensor->dtype);
+        memcpy(old, tensor->data, (size_t)count * each);
+        memset(tensor->data, 0, (size_t)count * each);
+        for (int64_t i = 0; i < count; i++)
+            if (old_of_new[i] >= 0)
+                memcpy((char *)tensor->data + (size_t)i * each, (char *)old + (size_t)old_of_new[i] * each, each);
+    }
+    di_release(&optimizer->exec, old, largest);
+    return DI_OK;
+}

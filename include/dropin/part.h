@@ -83,6 +83,8 @@ typedef struct di_part {
 /* Reads "key=value,key=value" into `options` (options_size bytes), starting from the defaults, then calls check. A NULL
  * or empty text gives the defaults. Errors name part, option, value, rule and the nearest spelling. */
 DI_CALL di_status di_options_parse(const di_part *part, const char *text, void *options);
+/* The same on top of what `options` holds: a group's options over its optimizer's. */
+DI_CALL di_status di_options_change(const di_part *part, const char *text, void *options);
 
 /* The primitives under it, shared with commands. `owner` is named in messages ("sigmoid", "compare"). */
 DI_CALL di_status di_options_defaults(const char *owner, const di_option *rows, void *options);

@@ -166,15 +166,12 @@ static di_status set_item(const char *owner, const di_option *rows, const char *
     return di_options_set(owner, rows, options, one->name, one->name_bytes, value, bytes);
 }
 
-di_status di_options_parse(const di_part *part, const char *text, void *options) {
+di_status di_options_change(const di_part *part, const char *text, void *options) {
     if (part == NULL || (options == NULL && part->options_size > 0)) {
         return di_fail(DI_EINVAL, "options: part or options is NULL");
     }
-    if (part->options_size > 0) {
-        memset(options, 0, part->options_size); /* padding too, so that equal options are equal bytes */
-    }
     const char *owner = owner_name(part->name);
-    di_status status = di_options_defaults(owner, part->options, options);
+    di_status status = DI_OK;
     item one = {.next = text != NULL && text[0] != '\0' ? text : NULL};
     while (status == DI_OK && one.next != NULL) {
         status = take_item(owner, one.next, &one);
@@ -186,6 +183,17 @@ di_status di_options_parse(const di_part *part, const char *text, void *options)
         status = part->check(options);
     }
     return status;
+}
+
+di_status di_options_parse(const di_part *part, const char *text, void *options) {
+    if (part == NULL || (options == NULL && part->options_size > 0)) {
+        return di_fail(DI_EINVAL, "options: part or options is NULL");
+    }
+    if (part->options_size > 0) {
+        memset(options, 0, part->options_size); /* padding too, so that equal options are equal bytes */
+    }
+    di_status status = di_options_defaults(owner_name(part->name), part->options, options);
+    return status == DI_OK ? di_options_change(part, text, options) : status;
 }
 
 di_status di_part_find(const di_part *const *parts, int64_t count, const char *slot, const char *text,

@@ -82,24 +82,6 @@ const void *di_optimizer_instance_options(const di_optimizer_instance *optimizer
 
 /* ---- groups ---------------------------------------------------------------------------------------------------- */
 
-/* Sets "key=value,key=value" on top of what `options` holds; commas in brackets belong to a value. */
-static di_status override_options(const di_part *part, const char *text, void *options) {
-    while (text && *text) {
-        size_t length = 0;
-        for (int depth = 0; text[length] && (depth > 0 || text[length] != ','); length++)
-            depth += (text[length] == '[') - (text[length] == ']');
-        const char *equal = memchr(text, '=', length);
-        size_t name = equal ? (size_t)(equal - text) : length;
-        const char *value = equal ? equal + 1 : "on";
-        size_t bytes = equal ? length - name - 1 : 2;
-        di_status status = di_options_set(part->name, part->options, options, text, name, value, bytes);
-        if (status)
-            return status;
-        text += length + (text[length] == ',');
-    }
-    return part->check ? part->check(options) : DI_OK;
-}
-
 static di_member *find_member(const di_optimizer_instance *optimizer, int64_t index) {
     for (int64_t g = 0; g < optimizer->group_count; g++) {
         if (index < optimizer->groups[g].count)
@@ -191,7 +173,7 @@ static di_status make_group(const di_optimizer_instance *optimizer, const char *
         return status;
     if (part->options_size)
         memcpy(group->options, optimizer->options, part->options_size);
-    status = override_options(part, overrides, group->options);
+    status = di_options_change(part, overrides, group->options);
     if (status)
         return status;
     group->lr = optimizer->record->lr(group->options);

@@ -1,0 +1,161 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Tiles of the large product. B lies packed in panels two vectors wide; six rows of C by one panel stay in registers
+ * over a block of k. A is read where it lies, or, stored [k, m], packed by six rows. Every element is summed in the
+ * order of k within a block, and block after block: nothing of that depends on where the element lies in a tile. */
+#include "kernels/gemm_tables.h"
+#include <string.h>
+
+enum { VECTOR = DI_LEVEL >= 2 ? 32 : 16, LANES = VECTOR / sizeof(DI_REAL), PANEL = 2 * LANES, ROWS = 6 };
+typedef DI_REAL vec __attribute__((vector_size(VECTOR)));
+typedef DI_REAL vec_unaligned __attribute__((vector_size(VECTOR), aligned(sizeof(DI_REAL)), may_alias));
+
+static void pack(const di_product *p, int64_t column, int64_t columns, int64_t l, int64_t rows, int64_t depth,
+                 void *packed) {
+    const DI_REAL *b = p->b;
+    for (int64_t t = 0; t < rows; t += LANES)
+        for (int64_t j = 0; j < columns; j += PANEL) {
+            DI_REAL *to = (DI_REAL *)packed + j * depth + t * PANEL;
+            int64_t width = columns - j < PANEL ? columns - j : PANEL, count = rows - t < LANES ? rows - t : LANES;
+            if (width < PANEL)
+                memset(to, 0, (size_t)(count * PANEL) * sizeof *to);
+            if (p->b_transposed) {
+                const DI_REAL *from = b + (column + j) * p->ldb + l + t;
+                for (int64_t c = 0; c < width; c++)
+                    for (int64_t r = 0; r < count; r++)
+                        to[r * PANEL + c] = from[c * p->ldb + r];
+            } else {
+                const DI_REAL *from = b + (l + t) * p->ldb + column + j;
+                for (int64_t r = 0; r < count; r++)
+                    if (width == PANEL)
+                        memcpy(to + r * PANEL, from + r * p->ldb, PANEL * sizeof *to);
+                    else
+                        memcpy(to + r * PANEL, from + r * p->ldb, (size_t)width * sizeof *to);
+            }
+        }
+}
+
+/* Where one block of six rows takes A from: element (r, l) at a[r row + l step]. */
+typedef struct block {
+    const di_product *p;
+    const DI_REAL *a, *b; /* b: the panel at this block of k */
+    int64_t row, depth;
+    int64_t i, j, width; /* place in C, columns in use */
+    bool first;          /* block of k: it starts C, the others add to it */
+} block;
+
+static inline void store(const block *x, int64_t i, const vec sum[2]) {
+    const di_product *p = x->p;
+    DI_REAL *c = (DI_REAL *)p->c + i * p->ldc + x->j;
+    const DI_REAL *bias = x->first && p->bias ? (const DI_REAL *)p->bias + x->j : NULL;
+    const DI_REAL *residual = x->first && p->residual ? (const DI_REAL *)p->residual + i * p->ldc + x->j : NULL;
+    bool add = !x->first || p->add;
+    if (x->width == PANEL) {
+        for (int v = 0; v < 2; v++) {
+            vec s = sum[v];
+            if (bias)
+                s += *(const vec_unaligned *)(bias + v * LANES);
+            if (residual)
+                s += *(const vec_unaligned *)(residual + v * LANES);
+            if (add)
+                s += *(const vec_unaligned *)(c + v * LANES);
+            *(vec_unaligned *)(c + v * LANES) = s;
+        }
+        return;
+    }
+    for (int64_t j = 0; j < x->width; j++) {
+        DI_REAL s = sum[j / LANES][j % LANES];
+        if (bias)
+            s += bias[j];
+        if (residual)
+            s += residual[j];
+        c[j] = add ? s + c[j] : s;
+    }
+}
+
+/* `rows` and `packed` are constants of the caller. */
+static inline __attribute__((always_inline)) void multiply(const block *x, int rows, bool packed) {
+    const DI_REAL *a = x->a, *b = x->b;
+    int64_t row = packed ? 1 : x->row;
+    int64_t step = packed ? ROWS : 1;
+    vec sum[ROWS][2] = {0};
+    for (int64_t l = 0; l < x->depth; l++) {
+        vec b0 = *(const vec *)(b + l * PANEL), b1 = *(const vec *)(b + l * PANEL + LANES);
+#pragma GCC unroll 6
+        for (int r = 0; r < rows; r++) {
+            DI_REAL v = a[r * row + l * step];
+            sum[r][0] += v * b0;
+            sum[r][1] += v * b1;
+        }
+    }
+#pragma GCC unroll 6
+    for (int r = 0; r < rows; r++)
+        store(x, x->i + r, sum[r]);
+}
+
+static inline __attribute__((always_inline)) void multiply_rows(const block *x, int64_t rows, bool packed) {
+    switch (rows) {
+    case 1:
+        multiply(x, 1, packed);
+        break;
+    case 2:
+        multiply(x, 2, packed);
+        break;
+    case 3:
+        multiply(x, 3, packed);
+        break;
+    case 4:
+        multiply(x, 4, packed);
+        break;
+    case 5:
+        multiply(x, 5, packed);
+        break;
+    default:
+        multiply(x, 6, packed);
+    }
+}
+
+static void multiply_direct(const block *x, int64_t rows) { multiply_rows(x, rows, false); }
+static void multiply_packed(const block *x, int64_t rows) { multiply_rows(x, rows, true); }
+
+/* [depth, rows] → for each six rows [depth][6], `stride` deep. */
+static void pack_sixes(const DI_REAL *a, int64_t lda, int64_t rows, int64_t depth, int64_t stride, DI_REAL *six) {
+    for (int64_t t = 0; t < depth; t++) {
+        int64_t i = 0;
+        if (t + 12 < depth) /* the stride is too long for the processor to guess */
+            for (int64_t r = 0; r < rows; r += 64 / (int64_t)sizeof *a)
+                __builtin_prefetch(a + (t + 12) * lda + r);
+        for (; i + ROWS <= rows; i += ROWS)
+            memcpy(six + i * stride + t * ROWS, a + t * lda + i, ROWS * sizeof *six);
+        for (int64_t r = i; r < rows; r++)
+            six[i * stride + t * ROWS + r - i] = a[t * lda + r];
+    }
+}
+
+static void tile(const di_product *p, int64_t row, int64_t rows, int64_t column, int64_t columns, const void *packed,
+                 int64_t chunk, int64_t at, void *scratch) {
+    int64_t depth = di_gemm_depth(p->k), l = 0;
+    const DI_REAL *a = p->a;
+    DI_REAL *six = scratch;
+    do {
+        block x = {.p = p, .row = p->lda, .depth = p->k - l < depth ? p->k - l : depth, .first = l == 0};
+        if (p->a_transposed)
+            pack_sixes(a + l * p->lda + row, p->lda, rows, x.depth, depth, six);
+        for (int64_t j = 0; j < columns; j += PANEL) {
+            x.b = (const DI_REAL *)packed + l * chunk + (at + j) * x.depth;
+            x.j = column + j;
+            x.width = columns - j < PANEL ? columns - j : PANEL;
+            for (int64_t i = 0; i < rows; i += ROWS) {
+                int64_t count = rows - i < ROWS ? rows - i : ROWS;
+                x.i = row + i;
+                x.a = p->a_transposed ? six + i * depth : a + x.i * p->lda + l;
+                if (p->a_transposed)
+                    multiply_packed(&x, count);
+                else
+                    multiply_direct(&x, count);
+            }
+        }
+        l += depth;
+    } while (l < p->k);
+}
+
+const di_gemm_table DI_TABLE(di_gemm) = {.panel = PANEL, .pack = pack, .tile = tile};

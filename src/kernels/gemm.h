@@ -24,7 +24,8 @@ typedef struct di_product {
     bool add;
 } di_product;
 
-/* Bytes of exec->work that the call needs (for short tiles), for these m, n, k and exec->threads. */
+/* Bytes of exec->work that the call needs (packed pieces of B and, where A is transposed, of A), for these m, n, k,
+ * forms, and exec's level and threads. */
 int64_t di_gemm_workspace(const di_exec *exec, const di_product *product);
 DI_CALL di_status di_gemm(const di_exec *exec, const di_product *product);
 

@@ -2,6 +2,7 @@
 /* di_parallel: tasks over OpenMP threads, with the first failure's message brought home. */
 #include "core/parallel.h"
 
+#include <fenv.h>
 #include <omp.h>
 #include <pthread.h>
 #include <string.h>
@@ -68,8 +69,23 @@ di_status di_parallel(const di_exec *exec, int64_t count, di_task task, void *us
         return DI_OK;
     }
     team shared = {.count = count, .failed = count};
+    /* The pool's threads may round otherwise, or keep denormals where the caller flushes them: for the length of the
+     * region they take over the caller's environment, so that results do not depend on who computes. */
+    fenv_t callers;
+    fegetenv(&callers);
 #pragma omp parallel num_threads(threads)
-    work(&shared, task, user, omp_get_thread_num());
+    {
+        int32_t worker = omp_get_thread_num();
+        fenv_t own;
+        if (worker > 0) {
+            fegetenv(&own);
+            fesetenv(&callers);
+        }
+        work(&shared, task, user, worker);
+        if (worker > 0) {
+            fesetenv(&own);
+        }
+    }
     if (shared.status != DI_OK) {
         return di_fail(shared.status, "%s", shared.message);
     }

@@ -29,11 +29,11 @@ di_status di_tensor_make(di_tensor *tensor, void *data, di_dtype dtype, int32_t 
         }
         made.shape[axis] = size;
         made.stride[axis] = stride;
-        stride *= di_max(size, 1); /* cannot overflow: span did not */
         if (!di_size_multiply(span, di_max(size, 1), &span)) {
             return di_fail(DI_ESHAPE, "tensor: shape[%d]=%lld; the tensor would have more than 2^63 - 1 bytes", axis,
                            (long long)size);
         }
+        stride *= di_max(size, 1); /* cannot overflow: span did not */
     }
     *tensor = made;
     return DI_OK;

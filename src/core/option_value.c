@@ -206,15 +206,10 @@ static bool balanced(const char *text) {
     return depth == 0;
 }
 
-/* A part's text may stand in brackets, which are taken off. */
 static di_status read_part(const char *owner, const di_option *row, const char *text, size_t bytes,
                            di_option_value *value) {
     if (!balanced(text)) {
         return di_fail(DI_EINVAL, "%s: %s=%.*s; brackets do not balance", owner, row->name, SHOWN, text);
-    }
-    if (di_option_bracketed(text, bytes)) {
-        text++;
-        bytes -= 2;
     }
     memcpy(value->text.value, text, bytes);
     return DI_OK;
@@ -227,6 +222,10 @@ di_status di_option_read(const char *owner, const di_option *row, const char *te
                          di_option_value *value) {
     /* Zeroed whole, so that texts compare by their bytes and structs have no stale tail. */
     memset(value, 0, sizeof *value);
+    if (row->type == DI_PART && di_option_bracketed(text, bytes)) { /* not part of the value, nor of its length */
+        text++;
+        bytes -= 2;
+    }
     if (bytes >= VALUE_ROOM) {
         return di_fail(DI_ERANGE, "%s: %s has %zu bytes; must be at most %d", owner, row->name, bytes, VALUE_ROOM - 1);
     }

@@ -400,8 +400,20 @@ static di_var add_branch(const di_gpt *gpt, di_tape *tape, di_var x, di_var y, c
     return di_add(tape, x, y);
 }
 
-static di_var record_attention(di_gpt *gpt, di_tape *tape, int64_t layer, di_var x, int64_t batch, int64_t length,
-                               const gpt_pass *pass, bool stream) {
+static di_var embed(di_gpt *gpt, di_tape *tape, di_var tokens, const gpt_pass *pass) {
+    di_var x = di_embedding(tape, tokens, gpt->embedding);
+    if (gpt->positions) {
+        di_var places = di_apply(tape, &positions_op, (const di_var[]){tokens, pass->offsets}, 2, NULL, 0);
+        x = di_add(tape, x, di_embedding(tape, places, gpt->positions));
+    }
+    if (gpt->options.dropout > 0 && !pass->states)
+        x = di_dropout(tape, x, gpt->options.dropout, pass->samples);
+    return x;
+}
+
+/* Attention's output [batch, length, width], before its projection. */
+static di_var attend(di_gpt *gpt, di_tape *tape, int64_t layer, di_var x, int64_t batch, int64_t length,
+                     const gpt_pass *pass, bool stream) {
     const gpt_options *o = &gpt->options;
     const gpt_block *block = &gpt->blocks[layer];
     int64_t dim = o->width / o->heads;
@@ -418,7 +430,13 @@ static di_var record_attention(di_gpt *gpt, di_tape *tape, int64_t layer, di_var
         h = di_attend_step(tape, block->attention, pass->states[layer], pass->capacity, h, o->window);
     else
         h = di_attend_packed(tape, block->attention, h, o->window, 0, (di_var){0}, pass->samples);
-    h = di_reshape(tape, h, 3, (const int64_t[]){batch, length, o->width});
+    return di_reshape(tape, h, 3, (const int64_t[]){batch, length, o->width});
+}
+
+static di_var record_attention(di_gpt *gpt, di_tape *tape, int64_t layer, di_var x, int64_t batch, int64_t length,
+                               const gpt_pass *pass, bool stream) {
+    const gpt_block *block = &gpt->blocks[layer];
+    di_var h = attend(gpt, tape, layer, x, batch, length, pass, stream);
     return add_branch(gpt, tape, x, h, &block->out, &block->attention_norm, block->scale1, pass, stream);
 }
 
@@ -447,13 +465,7 @@ di_var di_gpt_record(di_gpt *gpt, di_tape *tape, di_var tokens, const gpt_pass *
      * that a row's bits do not depend on the batch. */
     bool stream = pass->states && batch * length <= DI_STREAM_ROWS;
 
-    di_var x = di_embedding(tape, tokens, gpt->embedding);
-    if (gpt->positions) {
-        di_var places = di_apply(tape, &positions_op, (const di_var[]){tokens, pass->offsets}, 2, NULL, 0);
-        x = di_add(tape, x, di_embedding(tape, places, gpt->positions));
-    }
-    if (o->dropout > 0 && !pass->states)
-        x = di_dropout(tape, x, o->dropout, pass->samples);
+    di_var x = embed(gpt, tape, tokens, pass);
     for (int64_t layer = 0; layer < o->layers; layer++) {
         x = record_attention(gpt, tape, layer, x, batch, length, pass, stream);
         x = record_mlp(gpt, tape, layer, x, pass, stream);
@@ -472,4 +484,14 @@ di_var di_gpt_logits(di_gpt *gpt, di_tape *tape, di_var tokens, di_var samples) 
 
 di_var di_gpt_loss(di_gpt *gpt, di_tape *tape, di_var tokens, di_var targets, di_var samples) {
     return di_cross_entropy(tape, di_gpt_logits(gpt, tape, tokens, samples), targets);
+}
+
+di_var di_gpt_attended(di_gpt *gpt, di_tape *tape, di_var tokens) {
+    const gpt_pass pass = {0};
+    const di_tensor *ids = di_var_tensor(tape, tokens);
+    if (di_tape_status(tape) != DI_OK)
+        return (di_var){0};
+    if (!ids || ids->dtype != DI_I32 || ids->rank != 2)
+        return di_tape_fail(tape, di_fail(DI_ESHAPE, "gpt: tokens must be [batch, length] i32"));
+    return attend(gpt, tape, 0, embed(gpt, tape, tokens, &pass), ids->shape[0], ids->shape[1], &pass, false);
 }

@@ -40,6 +40,8 @@ DI_API int64_t di_gpt_vocabulary(const di_gpt *gpt);
 DI_API di_var di_gpt_logits(di_gpt *gpt, di_tape *tape, di_var tokens, di_var samples);
 /* Mean cross entropy (nats a symbol) against targets I32 [batch, length]. */
 DI_API di_var di_gpt_loss(di_gpt *gpt, di_tape *tape, di_var tokens, di_var targets, di_var samples);
+/* The first block's attention output [batch, length, width], before its projection: for watching its norm. */
+DI_API di_var di_gpt_attended(di_gpt *gpt, di_tape *tape, di_var tokens);
 
 /* ---- decoding with a cache ---- */
 typedef struct di_gpt_decoder di_gpt_decoder;

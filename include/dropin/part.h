@@ -16,7 +16,7 @@ typedef enum di_option_type {
     DI_NUMBER, /* double; auto = NaN (a NaN from a user is refused) */
     DI_BOOL,   /* bool: on, off, true, false, yes, no, 1, 0; the bare name means on */
     DI_CHOICE, /* int32_t: index into `choices` */
-    DI_TEXT,   /* di_text */
+    DI_TEXT,   /* di_text; in a list of options in brackets where it has commas or begins with one */
     DI_PART    /* di_text holding the text of another part; in brackets where it has commas */
 } di_option_type;
 
@@ -95,8 +95,8 @@ DI_CALL di_status di_options_set(const char *owner, const di_option *rows, void 
  * Parsing it gives the same struct. DI_ERANGE if it does not fit. */
 DI_CALL di_status di_options_print(const di_part *part, const void *options, bool all, char *text, size_t capacity);
 
-/* Splits "name:options", finds the name among parts of `slot` (an alias counts), gives the options' text. DI_ENAME with
- * the nearest spelling. */
+/* Splits "name:options", finds the name among parts of `slot`, gives the options' text ("" without a colon; `options`
+ * may be NULL). DI_ENAME with the nearest spelling. */
 DI_CALL di_status di_part_find(const di_part *const *parts, int64_t count, const char *slot, const char *text,
                                const di_part **part, const char **options);
 

@@ -215,11 +215,16 @@ static void results_do_not_depend_on_threads(void **state) {
     double one = total(1, FE_TONEAREST);
     assert_true(total(2, FE_TONEAREST) == one);
     assert_true(total(7, FE_TONEAREST) == one);
-    /* Nor on the pool's own rounding: the caller's holds for the region, and the pool gets its own back. */
-    double up = total(1, FE_UPWARD);
+    /* Nor on the pool's own rounding: the caller's holds for the region, and the pool, awake since, gets its own back.
+     */
+    double up = total(7, FE_UPWARD);
+    int32_t changed = 0;
+#pragma omp parallel num_threads(7) reduction(+ : changed)
+    changed += fegetround() != FE_TONEAREST;
+    assert_int_equal(changed, 0);
     assert_true(up != one);
     assert_true(total(2, FE_UPWARD) == up);
-    assert_true(total(7, FE_UPWARD) == up);
+    assert_true(total(1, FE_UPWARD) == up);
     assert_true(total(7, FE_TONEAREST) == one);
 }
 

@@ -1,0 +1,7 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The list of claims. */
+#include "claims/claims.h"
+
+extern const di_claim di_claim_sigmoid;
+
+const di_claim *const di_claims[] = {&di_claim_sigmoid, NULL};

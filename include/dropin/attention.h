@@ -102,6 +102,7 @@ typedef struct di_attention {
                       di_attention_parameter *spec);
     /* initial values, in double */
     di_status (*initialise)(const void *options, const di_attention_config *config, int64_t index, double *values);
+    /* Kept from forward to backward, and scratch; NULL: none. */
     int64_t (*saved_bytes)(const void *options, const di_attention_shape *shape);
     int64_t (*workspace_bytes)(const di_exec *exec, const void *options, const di_attention_shape *shape,
                                bool backward);

@@ -38,7 +38,7 @@ di_status di_attention_workspace(const di_exec *exec, const di_attention *record
     if (status == DI_OK && (!options || !bytes))
         status = di_fail(DI_EINVAL, "%s: %s=NULL", record->part.name, options ? "bytes" : "options");
     if (status == DI_OK)
-        *bytes = record->workspace_bytes(exec, options, shape, backward);
+        *bytes = record->workspace_bytes ? record->workspace_bytes(exec, options, shape, backward) : 0;
     return status;
 }
 
@@ -48,7 +48,7 @@ di_status di_attention_saved(const di_attention *record, const void *options, co
     if (status == DI_OK && (!options || !bytes))
         status = di_fail(DI_EINVAL, "%s: %s=NULL", record->part.name, options ? "bytes" : "options");
     if (status == DI_OK)
-        *bytes = record->saved_bytes(options, shape);
+        *bytes = record->saved_bytes ? record->saved_bytes(options, shape) : 0;
     return status;
 }
 
@@ -74,7 +74,7 @@ di_status di_attention_backward(const di_exec *exec, const di_attention *record,
         status = di_attention_check_grad(record, options, shape, io, grad);
     if (status == DI_OK)
         status = di_attention_check_work(exec, record, "backward", bytes);
-    if (status == DI_OK && !saved && record->saved_bytes(options, shape) > 0)
+    if (status == DI_OK && !saved && record->saved_bytes && record->saved_bytes(options, shape) > 0)
         status = di_fail(DI_EINVAL, "%s: saved=NULL; backward needs the %lld bytes that forward saved",
                          record->part.name, (long long)record->saved_bytes(options, shape));
     return status == DI_OK ? record->backward(exec, options, shape, io, saved, grad) : status;

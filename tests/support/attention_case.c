@@ -337,6 +337,7 @@ bool attention_make(attention_data *data, const di_attention *record, di_dtype d
     fill_heads(data, &data->io.k, true, with->kv_heads, with->dim, 2, deviation);
     fill_heads(data, &data->io.v, true, with->kv_heads, with->dim_v, 3, 1);
     fill_heads(data, &data->grad.out, false, with->heads, with->dim_v, 4, 1);
+    data->first_result = data->block_count; /* the parameters' gradients are made with the parameters */
     make_terms(data);
     make_results(data);
     assert_int_equal(di_attention_saved(record, data->options, &data->shape, &data->saved_bytes), DI_OK);
@@ -375,4 +376,19 @@ di_status attention_backward(attention_data *data) {
     di_attention_io io = data->io;
     io.lse = io.row_sum = io.max_logit = NULL;
     return di_attention_backward(&data->exec, data->record, data->options, &data->shape, &io, data->saved, &data->grad);
+}
+
+void attention_run(attention_data *data, const char *label) {
+    if (attention_forward(data) != DI_OK)
+        fail_msg("%s: forward: %s", label, di_message());
+    if (attention_backward(data) != DI_OK)
+        fail_msg("%s: backward: %s", label, di_message());
+}
+
+uint64_t attention_hash(const attention_data *data) {
+    uint64_t hash = 14695981039346656037u;
+    for (int32_t i = data->first_result; i < data->block_count; i++)
+        for (size_t byte = 0; byte < data->blocks[i].bytes; byte++)
+            hash = (hash ^ ((const uint8_t *)data->blocks[i].data)[byte]) * 1099511628211u;
+    return hash;
 }

@@ -37,7 +37,7 @@ typedef struct attention_data {
         void *data;
         size_t bytes;
     } blocks[64];
-    int32_t block_count;
+    int32_t block_count, first_result; /* from there on blocks are what runs write */
     void *work;
     size_t work_bytes;
 } attention_data;
@@ -56,6 +56,11 @@ void attention_work(attention_data *data, bool backward);
 /* Forward, and then backward, with exactly the scratch that they ask for. */
 di_status attention_forward(attention_data *data);
 di_status attention_backward(attention_data *data);
+
+/* Forward and backward at the level and number of threads of data->exec; a failure ends the test. */
+void attention_run(attention_data *data, const char *label);
+/* FNV-1a of everything that forward and backward wrote. */
+uint64_t attention_hash(const attention_data *data);
 
 double attention_get(di_dtype dtype, const void *data, int64_t index);
 void attention_set(di_dtype dtype, void *data, int64_t index, double value);

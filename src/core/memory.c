@@ -66,7 +66,8 @@ static unsigned char *guarded_allocate(const di_memory *memory, size_t bytes, si
     const di_allocator *below = below_of(memory);
     size_t front = alignment > GUARD ? alignment : GUARD;
     size_t whole;
-    if (__builtin_add_overflow(bytes, front, &whole) || __builtin_add_overflow(whole, (size_t)GUARD, &whole)) {
+    if (__builtin_add_overflow(bytes, front, &whole) || __builtin_add_overflow(whole, (size_t)GUARD, &whole) ||
+        whole > PTRDIFF_MAX) {
         return NULL;
     }
     unsigned char *block = below->allocate(below->user, whole, front);

@@ -61,17 +61,19 @@ void di_number_print(double number, char text[32]) {
         strcpy(text, isnan(number) ? "nan" : number < 0 ? "-inf" : "inf");
         return;
     }
+    char shown[32];
     locale_t made, before = enter_c_locale(&made);
     if (fabs(number) < 1e15 && number == floor(number)) {
-        snprintf(text, 32, "%.0f", number); /* 1000000, not 1e6 */
+        snprintf(shown, sizeof shown, "%.0f", number); /* 1000000, not 1e6 */
     } else {
         for (int32_t digits = 1; digits <= 17; digits++) {
-            snprintf(text, 32, "%.*g", digits, number);
-            if (strtod(text, NULL) == number) {
+            snprintf(shown, sizeof shown, "%.*g", digits, number);
+            if (strtod(shown, NULL) == number) {
                 break;
             }
         }
     }
     leave_c_locale(before, made);
-    tidy_exponent(text);
+    tidy_exponent(shown);
+    strcpy(text, shown);
 }

@@ -40,12 +40,17 @@ typedef struct di_trainer_report {
 } di_trainer_report;
 
 typedef struct di_trainer di_trainer;
-/* `text` must outlive the trainer. Refuses a text shorter than the context by name. */
+/* `text` must outlive the trainer. Refuses by name a text whose training or validation part is shorter than the context
+ * and its target. */
 DI_CALL di_status di_trainer_create(const di_exec *exec, const di_trainer_config *config, const di_text_data *text,
                                     di_trainer **trainer);
 DI_API void di_trainer_destroy(di_trainer *trainer);
+/* One step on the batch of its number. A loss or gradient that is not finite: DI_OK, report->finite false, weights and
+ * optimizer unchanged; the step is counted, so that the next one draws another batch. The learning rate comes from the
+ * schedule: an lr among the optimizer's options is refused at creation. */
 DI_CALL di_status di_trainer_step(di_trainer *trainer, di_trainer_report *report);
-/* Mean over `batches` validation batches drawn from (seed, number): nats a symbol. */
+/* Mean over `batches` validation batches drawn from (seed, number): nats a symbol. Dropout is off; it runs on the
+ * memory of the training step. */
 DI_CALL di_status di_trainer_evaluate(di_trainer *trainer, uint64_t seed, int64_t batches, double *loss);
 DI_API di_gpt *di_trainer_model(di_trainer *trainer);
 DI_API int64_t di_trainer_steps(const di_trainer *trainer); /* done */
@@ -54,8 +59,20 @@ DI_API const di_trainer_config *di_trainer_settings(const di_trainer *trainer);
 /* Exact cost of the training step (di_tape_plan) and bytes of the optimizer's state. */
 DI_CALL di_status di_trainer_cost(di_trainer *trainer, di_tape_cost *cost, int64_t *optimizer_bytes);
 
-/* Checkpoint: one safetensors file with weights ("model."), optimizer state ("optimizer.PARAMETER.exp_avg") and
- * metadata: version, every option as canonical text, step, seed, data hash and vocabulary. No time stamps. */
+/* Checkpoint: one safetensors file with the weights ("model.PARAMETER"), the optimizer's state
+ * ("optimizer.PARAMETER.step", "optimizer.PARAMETER.exp_avg" …) and these metadata. No time stamps: the same state
+ * gives the same bytes.
+ *
+ *     dropin.checkpoint  version of this layout: "1"
+ *     model              every option of the model: "layers=2,width=64,…"
+ *     attention          name and every option: "sigmoid:bias=auto,…"
+ *     optimizer          the same: "adamw:lr=0.001,…"
+ *     run                schedule (peak, floor, warmup, steps, decay), batch, clip, dtype
+ *     seed, step, optimizer.steps      decimal; steps count those done, the optimizer's those that changed something
+ *     text.hash          16 hexadecimal digits; text.symbols: "characters" or "bytes"; text.training: symbols before
+ *                        the held-out tail; text.vocabulary: the symbols in order of their ids
+ *
+ * Numbers are the shortest decimals that read back to the same bits. */
 DI_CALL di_status di_trainer_save(di_trainer *trainer, const char *path);
 /* Goes on where the file stopped; config comes from the file. `records`: parts of the caller's own that its attention
  * may name (NULL: none). A text with another hash is refused, naming both. */

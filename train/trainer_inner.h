@@ -1,0 +1,30 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What trainer.c and checkpoint.c share. */
+#ifndef DI_TRAIN_TRAINER_INNER_H
+#define DI_TRAIN_TRAINER_INNER_H
+
+#include "train/trainer.h"
+
+enum { DI_PART_TEXT = 1024 };
+
+struct di_trainer {
+    di_exec exec;
+    di_trainer_config config;     /* its texts are the two below, its record is never NULL */
+    char attention[DI_PART_TEXT]; /* canonical: "sigmoid:bias=0" */
+    char optimizer_text[DI_PART_TEXT];
+    const di_text_data *text;
+    di_gpt *gpt;
+    di_optimizer_instance *optimizer;
+    di_tape *tape;
+    di_var loss;
+    int32_t *tokens, *targets; /* [batch, context], what the tape reads */
+    int64_t steps;             /* done */
+};
+
+/* "name:options" of a part in canonical form: the options that differ from their default, or `all`. */
+DI_CALL di_status di_part_text(const di_part *part, const char *options, bool all, char text[DI_PART_TEXT]);
+/* The attention that `text` names: first among `records`, then in the library's list. */
+DI_CALL di_status di_attention_find(const di_exec *exec, const di_part *const *records, int64_t count, const char *text,
+                                    const di_attention **record, const char **options);
+
+#endif

@@ -109,7 +109,7 @@ static void put_byte(utf8_stream *stream, unsigned char byte) {
             return;
         }
     }
-    stream->bytes[stream->have++] = byte;
+    stream->bytes[stream->have++ & 3] = byte; /* want is at most 4 */
     if (stream->have == stream->want) {
         put_bytes(stream, stream->bytes, (size_t)stream->have);
         stream->have = 0;

@@ -62,7 +62,7 @@ di_status di_gpt_cache_bytes(di_gpt *gpt, int64_t batch, int64_t capacity, int64
 static di_status build(di_gpt_decoder *decoder) {
     di_gpt *gpt = decoder->gpt;
     const di_exec *exec = &decoder->exec;
-    int64_t layers = gpt->options.layers, all, tokens;
+    int64_t layers = gpt->options.layers, all = 0, tokens = 0;
     di_status status = di_gpt_cache_bytes(gpt, decoder->batch, decoder->capacity, &all);
     if (status == DI_OK && (!di_size_multiply(decoder->batch, decoder->capacity, &tokens) || tokens > INT64_MAX / 4))
         status = di_fail(DI_ERANGE, "gpt: batch=%lld times capacity=%lld is too much", (long long)decoder->batch,

@@ -2,6 +2,7 @@
 /* `dropin bench`: parts of the slot attention against the standard one and against the rate of products, all in one
  * run; and the products themselves. */
 #include "cli/measure.h"
+#include "cli/output.h"
 #include <cjson/cJSON.h>
 #include <dropin/attention.h>
 #include <math.h>
@@ -108,14 +109,12 @@ static cJSON *json_begin(const char *what, const bench_options *options, const d
     return json;
 }
 
-static di_status put_text(void *user, di_writer *writer) { return di_writer_put(writer, user, strlen(user)); }
-
 static di_status json_end(const di_exec *exec, const char *path, cJSON *json) {
     char *text = cJSON_Print(json);
     cJSON_Delete(json);
     if (!text)
         return di_fail(DI_ENOMEM, "bench: no memory for the JSON text");
-    di_status status = di_file_replace(exec, path, put_text, text);
+    di_status status = di_output_write(exec, path, text, strlen(text));
     cJSON_free(text);
     return status;
 }
@@ -442,6 +441,8 @@ static int run_bench(di_cli *cli, const void *given, int32_t words, char **word)
     const bench_options *options = given;
     di_exec exec;
     di_status status = di_cli_exec(cli, options->threads, &exec);
+    if (status == DI_OK && options->json.value[0])
+        status = di_output_check("bench: --json", options->json.value);
     if (status == DI_OK) {
         exec.progress = NULL; /* Ctrl-C is looked at between runs */
         if (strcmp(word[0], "attention") == 0)

@@ -138,23 +138,6 @@ double di_product_share(const di_product_case *product) {
     return product->wall > 0 ? product->cpu / product->wall / (double)product->exec.threads : NAN;
 }
 
-di_status di_product_rate(di_cli *cli, const di_exec *exec, di_dtype dtype, int64_t repeats, double *rate,
-                          double *share) {
-    di_product_case large;
-    int64_t size = DI_PRODUCT_RATE_SIZE;
-    di_status status = di_product_case_make(exec, dtype, size, size, size, false, &large);
-    if (status != DI_OK)
-        return status;
-    di_measured measured = {.run = di_product_case_run, .user = &large};
-    status = di_measure(cli, exec, "product rate", &measured, 1, repeats);
-    if (status == DI_OK) {
-        *rate = di_product_flops(size, size, size) / measured.seconds;
-        *share = di_product_share(&large);
-    }
-    di_product_case_free(&large);
-    return status;
-}
-
 void di_share_warn(di_cli *cli, const di_exec *exec, double share) {
     if (share < 0.9)
         fprintf(cli->err, "note: the machine was not ours alone: %d threads got %.2f processors; times are too long\n",

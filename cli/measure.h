@@ -36,16 +36,13 @@ di_status di_product_case_make(const di_exec *exec, di_dtype dtype, int64_t m, i
 void di_product_case_free(di_product_case *product);
 di_status di_product_case_run(void *product); /* a di_measured's run */
 
-/* Floating-point operations a second of the large product on exec's threads (median of `repeats`), and the share of
- * the processors that we got meanwhile: 1 means that the machine was ours alone. */
-di_status di_product_rate(di_cli *cli, const di_exec *exec, di_dtype dtype, int64_t repeats, double *rate,
-                          double *share);
+/* The share of the processors that we got during its runs: 1 means that the machine was ours alone. */
 double di_product_share(const di_product_case *product);
 
 /* Random-looking numbers of a standard normal, for inputs whose values do not matter. */
 void di_fill_normal(di_dtype dtype, void *values, int64_t count, uint64_t stream);
 
-/* Says on err that others were at work, where share is below 0.9. */
+/* Says on err that others were at work, where they took more than a tenth. */
 void di_share_warn(di_cli *cli, const di_exec *exec, double share);
 
 #endif

@@ -37,7 +37,7 @@ for name in $names; do
     if $folder/fuzz_"$name" -max_total_time="$seconds" -timeout=10 -rss_limit_mb=2048 -print_final_stats=1 \
         -artifact_prefix="$folder/crash-$name-" "$corpus" >"$folder/$name.log" 2>&1; then
         sed -nE 's/^stat::number_of_executed_units: *([0-9]+)/\1 inputs/p' "$folder/$name.log" | tr '\n' ','
-        sed -nE 's/.* DONE +cov: ([0-9]+).*/ \1 edges/p' "$folder/$name.log"
+        sed -nE 's/.*DONE +cov: ([0-9]+).*/ \1 edges/p' "$folder/$name.log"
     else
         echo FAILED
         tail -n 40 "$folder/$name.log"

@@ -2,8 +2,8 @@
 /* Reads safetensors files, every one of which may be hostile: nothing is used before it is checked.
  *
  * cJSON takes its nodes from the C library's malloc, not from exec's allocator: its hooks are global, and the library
- * has no global state. The nodes are gone when parsing returns; where malloc fails, cJSON gives no tree and the status
- * is DI_EFORMAT with a message that names both reasons. */
+ * has no global state. The nodes are gone when parsing returns. Where malloc fails, cJSON gives no tree and no reason,
+ * but malloc has left ENOMEM. */
 #include "tensor/safetensors.h"
 #include "core/parallel.h"
 #include "tensor/convert.h"
@@ -11,6 +11,7 @@
 #include <dropin/part.h>
 
 #include <cjson/cJSON.h>
+#include <errno.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -401,10 +402,13 @@ di_status di_safetensors_parse(const di_exec *exec, const char *name, const void
         return status;
     }
     const char *stopped = NULL;
+    errno = 0;
     cJSON *root = cJSON_ParseWithLengthOpts(text, text_bytes, &stopped, 0);
-    if (root == NULL || stopped != text + text_bytes) {
-        status = di_fail(DI_EFORMAT, "%s: header, byte %zu: not JSON, or no memory for reading it", name,
-                         stopped != NULL ? (size_t)(stopped - text) : 0);
+    if (root == NULL && errno == ENOMEM) {
+        status = di_fail(DI_ENOMEM, "%s: no memory for reading the header of %zu bytes", name, text_bytes);
+    } else if (root == NULL || stopped != text + text_bytes) {
+        status =
+            di_fail(DI_EFORMAT, "%s: header, byte %zu: not JSON", name, stopped != NULL ? (size_t)(stopped - text) : 0);
     } else {
         status = build(exec, name, root, text + header, (int64_t)(bytes - 8 - header), file);
     }

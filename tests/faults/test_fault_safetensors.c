@@ -12,6 +12,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <cjson/cJSON.h>
 #include <cmocka.h>
 #include <dropin/tensor.h>
 
@@ -192,12 +193,54 @@ static void test_read(void **state) {
     assert_int_equal(stands(), 3);
 }
 
+/* cJSON's own allocations, through its hooks: the library never sets them, so this program may. */
+static int64_t nodes, nodes_held, node_fails = -1;
+
+static void *node_allocate(size_t bytes) {
+    void *node = nodes++ == node_fails ? NULL : malloc(bytes);
+    nodes_held += node != NULL;
+    if (node == NULL) {
+        errno = ENOMEM; /* as malloc does */
+    }
+    return node;
+}
+
+static void node_release(void *node) {
+    nodes_held -= node != NULL;
+    free(node);
+}
+
+static void test_read_header(void **state) {
+    (void)state;
+    assert_int_equal(write_some(3), DI_OK);
+    cJSON_Hooks hooks = {node_allocate, node_release};
+    cJSON_InitHooks(&hooks);
+    nodes = 0;
+    di_safetensors *file = NULL;
+    assert_int_equal(di_safetensors_open(&exec, PATH, &file), DI_OK);
+    di_safetensors_close(file);
+    assert_int_equal(nodes_held, 0);
+    const int64_t count = nodes;
+    assert_true(count > 20);
+    for (int64_t i = 0; i < count; i++) {
+        nodes = 0;
+        node_fails = i;
+        assert_int_equal(di_safetensors_open(&exec, PATH, &file), DI_ENOMEM);
+        assert_non_null(strstr(di_message(), PATH));
+        assert_null(file);
+        assert_int_equal(nodes_held, 0);
+        assert_int_equal(memory.current, 0);
+    }
+    cJSON_InitHooks(NULL);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_write_memory, begin, finish),
         cmocka_unit_test_setup_teardown(test_write_files, begin, finish),
         cmocka_unit_test_setup_teardown(test_first_write, begin, finish),
         cmocka_unit_test_setup_teardown(test_read, begin, finish),
+        cmocka_unit_test_setup_teardown(test_read_header, begin, finish),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

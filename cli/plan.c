@@ -80,7 +80,8 @@ static void flops_row(di_table_print *table, const char *what, double flops) {
 }
 
 static void print(di_cli *cli, const plan *p) {
-    static const char *const memory_titles[] = {"memory", "bytes", ""}, *const work_titles[] = {"work", "FLOPs", ""};
+    static const char *const memory_titles[] = {"memory", "bytes", ""}, *const work_titles[] = {"products", "FLOPs",
+                                                                                                ""};
     const di_tape_cost *cost = &p->cost;
     int64_t known =
         cost->parameter_bytes + cost->gradient_bytes + p->optimizer_bytes + cost->arena_bytes + p->text_bytes;
@@ -103,7 +104,6 @@ static void print(di_cli *cli, const plan *p) {
     flops_row(table, "forward", cost->forward_flops);
     flops_row(table, "backward", cost->backward_flops);
     flops_row(table, "a step", step);
-    flops_row(table, "of these, products", cost->product_flops);
     snprintf(what, sizeof what, "%lld steps", (long long)steps);
     flops_row(table, what, step * (double)steps);
     di_table_end(table, cli);

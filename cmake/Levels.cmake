@@ -18,7 +18,7 @@ function(dropin_typed name real suffix flags sources result)
   endif()
   add_library(${name} OBJECT ${sources})
   target_compile_definitions(${name} PRIVATE DI_REAL=${real} DI_IS_F32=${is_f32} DI_SUFFIX=${suffix})
-  target_compile_options(${name} PRIVATE ${flags})
+  target_compile_options(${name} PRIVATE ${flags} -Wno-psabi) # vectors are passed between static functions only
   target_link_libraries(${name} PRIVATE OpenMP::OpenMP_C)
   set(${result} ${${result}} $<TARGET_OBJECTS:${name}> PARENT_SCOPE)
 endfunction()

@@ -57,26 +57,25 @@ static uint16_t narrow(double value, int exponent_bits, int mantissa_bits) {
     return (uint16_t)(sign | (((uint64_t)exponent << mantissa_bits) + kept - implicit));
 }
 
-static double widen(uint16_t bits, int exponent_bits, int mantissa_bits) {
-    const int top = (1 << exponent_bits) - 1, bias = top >> 1;
-    const int exponent = bits >> mantissa_bits & top, mantissa = bits & ((1 << mantissa_bits) - 1);
-    double magnitude;
-    if (exponent == top) {
-        const uint64_t wide = UINT64_C(0x7ff) << 52 | (uint64_t)mantissa << (52 - mantissa_bits);
-        memcpy(&magnitude, &wide, sizeof magnitude);
-    } else if (exponent == 0) {
-        magnitude = ldexp(mantissa, 1 - bias - mantissa_bits);
-    } else {
-        const uint64_t wide = (uint64_t)(exponent - bias + 1023) << 52 | (uint64_t)mantissa << (52 - mantissa_bits);
+uint16_t di_f16_round(double value) { return narrow(value, 5, 10); }
+uint16_t di_bf16_round(double value) { return narrow(value, 8, 7); }
+
+double di_f16_widen(uint16_t bits) {
+    const uint64_t exponent = bits >> 10 & 31, mantissa = bits & 1023;
+    double magnitude = (double)mantissa * 0x1p-24; /* below the smallest normal number */
+    if (exponent > 0) {
+        const uint64_t wide = (exponent == 31 ? 2047 : exponent - 15 + 1023) << 52 | mantissa << 42;
         memcpy(&magnitude, &wide, sizeof magnitude);
     }
     return (bits & 0x8000) != 0 ? -magnitude : magnitude;
 }
 
-uint16_t di_f16_round(double value) { return narrow(value, 5, 10); }
-uint16_t di_bf16_round(double value) { return narrow(value, 8, 7); }
-double di_f16_widen(uint16_t bits) { return widen(bits, 5, 10); }
-double di_bf16_widen(uint16_t bits) { return widen(bits, 8, 7); }
+double di_bf16_widen(uint16_t bits) { /* the upper half of a float */
+    const uint32_t wide = (uint32_t)bits << 16;
+    float value;
+    memcpy(&value, &wide, sizeof value);
+    return value;
+}
 
 /* ---- runs: through double from a float dtype, through int64_t from an integer one --------------------------- */
 

@@ -14,9 +14,11 @@
 
 typedef struct claim_options {
     di_text data, results;
-    int64_t seeds, seed, threads;
+    int64_t seeds, seed, steps, threads;
     bool fresh;
 } claim_options;
+
+static const char default_results[] = "claims/results.csv";
 
 static const di_option rows[] = {
     {.name = "data",
@@ -39,11 +41,19 @@ static const di_option rows[] = {
      .max = 9e15,
      .flags = DI_AUTO,
      .help = "the first one; auto = the first that the table of results has not seen"},
+    {.name = "steps",
+     .type = DI_INT,
+     .offset = DI_FIELD(int64_t, claim_options, steps),
+     .value = "auto",
+     .min = 1,
+     .max = 1e9,
+     .flags = DI_AUTO,
+     .help = "auto = the claim's own; another number makes a miniature, which decides nothing"},
     {.name = "results",
      .type = DI_TEXT,
      .offset = DI_FIELD(di_text, claim_options, results),
-     .value = "claims/results.csv",
-     .help = "the table that the outcome is added to"},
+     .value = default_results,
+     .help = "the table that the outcome is added to (a miniature's only where another one is named)"},
     {.name = "threads",
      .type = DI_INT,
      .offset = DI_FIELD(int64_t, claim_options, threads),
@@ -167,8 +177,12 @@ static bool all_hold(const di_claim_result *result) {
     return holds;
 }
 
+static const char *verdict(const di_claim_result *result, bool miniature) {
+    return miniature ? "miniature" : all_hold(result) ? "holds" : "does not hold";
+}
+
 static void write_row(FILE *out, const di_exec *exec, const di_claim *claim, const char *results,
-                      const di_comparison_settings *settings, const di_claim_result *result) {
+                      const di_comparison_settings *settings, const di_claim_result *result, bool miniature) {
     char date[16], commit[128], machine[256], number[64];
     time_t now = time(NULL);
     struct tm day;
@@ -188,12 +202,12 @@ static void write_row(FILE *out, const di_exec *exec, const di_claim *claim, con
         snprintf(number, sizeof number, isnan(measure->error) ? "" : " +- %.4f", measure->error);
         fprintf(out, "%s%s = %.4f%s", i ? "; " : "", measure->name, measure->value, number);
     }
-    fprintf(out, "\",%s\n", all_hold(result) ? "holds" : "does not hold");
+    fprintf(out, "\",%s\n", verdict(result, miniature));
 }
 
 /* Adds one row; the file is replaced whole. */
 static di_status add_row(const di_exec *exec, const di_claim *claim, const char *results, const char *table,
-                         const di_comparison_settings *settings, const di_claim_result *result) {
+                         const di_comparison_settings *settings, const di_claim_result *result, bool miniature) {
     char *text = NULL;
     size_t bytes = 0;
     FILE *out = open_memstream(&text, &bytes);
@@ -202,7 +216,7 @@ static di_status add_row(const di_exec *exec, const di_claim *claim, const char 
     fputs(table[0] ? table : header, out);
     if (table[0] && table[strlen(table) - 1] != '\n')
         fputc('\n', out);
-    write_row(out, exec, claim, results, settings, result);
+    write_row(out, exec, claim, results, settings, result, miniature);
     di_status status = fclose(out) != 0 ? di_fail(DI_ENOMEM, "%s: out of memory", results)
                                         : di_output_write(exec, results, text, bytes);
     free(text);
@@ -238,7 +252,7 @@ static const di_claim *find_claim(const char *name) {
     return NULL;
 }
 
-static void print_verdict(di_cli *cli, const di_claim *claim, const di_claim_result *result) {
+static void print_verdict(di_cli *cli, const di_claim *claim, const di_claim_result *result, bool miniature) {
     static const char *const titles[] = {"measured here", "value", "expected", "rule", ""};
     char text[1024];
     snprintf(text, sizeof text, "The paper (%s): %s.", claim->name, claim->says);
@@ -260,7 +274,7 @@ static void print_verdict(di_cli *cli, const di_claim *claim, const di_claim_res
         di_table_cell(table, "%s", measure->holds ? "holds" : "FAILS");
     }
     di_table_end(table, cli);
-    fprintf(cli->out, "\nclaim %s: %s\n", claim->name, all_hold(result) ? "holds" : "does not hold");
+    fprintf(cli->out, "\nclaim %s: %s\n", claim->name, verdict(result, miniature));
 }
 
 /* Whether the table can be kept; where its folder is missing (an installed place), that is said before the work. */
@@ -289,6 +303,8 @@ static di_status run_claim(di_cli *cli, const di_claim *claim, const claim_optio
     plan->settings.first_seed =
         (uint64_t)(options->seed == INT64_MIN ? unseen_seed(*table, claim->name) : options->seed);
     plan->settings.seeds = options->seeds;
+    if (options->steps != INT64_MIN)
+        plan->settings.base.schedule.steps = options->steps;
     status = di_compare_run(cli, exec, "claim", options->fresh, &plan->settings, comparison);
     return status ? status : claim->judge(exec, comparison, result);
 }
@@ -308,15 +324,18 @@ static int run(di_cli *cli, const void *given, int32_t words, char **word) {
     di_comparison comparison = {0};
     di_claim_plan plan = {0};
     di_claim_result result = {0};
-    bool keep = can_keep(cli, options->results.value);
+    bool miniature = options->steps != INT64_MIN;
+    bool keep =
+        !(miniature && strcmp(options->results.value, default_results) == 0) && can_keep(cli, options->results.value);
     di_status status = run_claim(cli, claim, options, &exec, &table, &text, &comparison, &plan, &result);
     int code = DI_EXIT_OK;
     if ((status == DI_OK || status == DI_ECANCELLED) && comparison.finished)
         di_compare_print(cli, &exec, &comparison, 0, claim->symbols);
     if (status == DI_OK) {
-        print_verdict(cli, claim, &result);
-        code = all_hold(&result) ? DI_EXIT_OK : DI_EXIT_FAILED;
-        if (keep && (status = add_row(&exec, claim, options->results.value, table, &plan.settings, &result)) == DI_OK)
+        print_verdict(cli, claim, &result, miniature);
+        code = miniature || all_hold(&result) ? DI_EXIT_OK : DI_EXIT_FAILED;
+        if (keep && (status = add_row(&exec, claim, options->results.value, table, &plan.settings, &result,
+                                      miniature)) == DI_OK)
             fprintf(cli->err, "claim: added to %s\n", options->results.value);
     }
     if (status)

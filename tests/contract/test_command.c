@@ -173,7 +173,7 @@ static void test_parts(void **state) {
 
 static void test_data(void **state) {
     (void)state;
-    refused("compare attention --data @missing", 1, "/missing: cannot");
+    refused("compare attention --data @missing", 1, "/missing: No such file");
     refused("compare attention --data @empty", 1, "/empty");
     refused("compare attention --data @nothing", 1, "/nothing");
     const command_result *result = run("compare attention --data @short");

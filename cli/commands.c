@@ -8,16 +8,8 @@ extern const di_command di_command_bench, di_command_claim, di_command_compare, 
 
 const di_command *const di_commands[] = {
     &di_command_compare, /* the main job first */
-    &di_command_claim,
-    &di_command_train,
-    &di_command_eval,
-    &di_command_generate,
-    &di_command_plan,
-    &di_command_bench,
-    &di_command_list,
-    &di_command_help,
-    &di_command_version,
-    NULL,
+    &di_command_claim,   &di_command_train, &di_command_eval, &di_command_generate, &di_command_plan,
+    &di_command_bench,   &di_command_list,  &di_command_help, &di_command_version,  NULL,
 };
 
 const di_command *di_command_find(const char *name) {

@@ -22,14 +22,24 @@ static int unknown_slot(di_cli *cli, const char *slot) {
     return di_cli_report(cli, status);
 }
 
+/* Whether something replaces the part. */
+static bool is_replaced(const di_cli *cli, const di_part *part) {
+    for (int64_t i = 0; i < cli->parts_count; i++)
+        if (cli->parts[i]->replaces && strcmp(cli->parts[i]->slot, part->slot) == 0 &&
+            strcmp(cli->parts[i]->replaces, part->name) == 0)
+            return true;
+    return false;
+}
+
 static void print_part(di_cli *cli, const di_part *part) {
     enum { HELP_AT = 14 };
     char text[1024];
     const char *paper = part->paper && part->paper[0] ? part->paper : NULL;
-    snprintf(text, sizeof text, "%s%s%s%s%s%s%s%s", part->help ? part->help : "", part->replaces || paper ? " (" : "",
-             part->replaces ? "replaces " : "", part->replaces ? part->replaces : "",
-             part->replaces && paper ? "; " : "", paper ? paper : "", part->replaces || paper ? ")" : "",
-             part->replaces ? "" : " [standard]");
+    const char *role = part->replaces ? "replaces " : is_replaced(cli, part) ? "the standard part" : "";
+    bool has_role = role[0] != 0;
+    snprintf(text, sizeof text, "%s%s%s%s%s%s%s", part->help ? part->help : "", has_role || paper ? " (" : "", role,
+             part->replaces ? part->replaces : "", has_role && paper ? "; " : "", paper ? paper : "",
+             has_role || paper ? ")" : "");
     int32_t at = fprintf(cli->out, "  %s", part->name);
     if (at + 2 > HELP_AT) {
         fputc('\n', cli->out);

@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Option rows as a person reads them. */
 #include "cli/options.h"
-#include <math.h>
 #include <string.h>
 
 const char *di_option_spell(const char *name, char *text, size_t capacity) {
@@ -18,9 +17,8 @@ const char *di_option_range(const di_option *row, char *text, size_t capacity) {
         snprintf(text, capacity, "%s", row->choices);
     if ((row->type != DI_INT && row->type != DI_NUMBER) || (row->min == 0 && row->max == 0))
         return text;
-    /* Whole numbers have no infinity: 2^53 and more stand for "no bound". */
-    bool low = !isinf(row->min) && row->min > -9007199254740992.0;
-    bool high = !isinf(row->max) && row->max < 9007199254740992.0;
+    /* Bounds that only guard against overflow tell a reader nothing. */
+    bool low = row->min > -1e9, high = row->max < 1e9;
     bool open_low = row->flags & DI_OPEN_MIN, open_high = row->flags & DI_OPEN_MAX;
     if (low && high && !open_low && !open_high) {
         snprintf(text, capacity, "%.15g to %.15g", row->min, row->max);

@@ -12,11 +12,23 @@ int32_t di_text_columns(const char *utf8) {
     return columns;
 }
 
+/* Bytes of the next word. A short text in brackets, [--json FILE], is one. */
+static size_t word_bytes(const char *text) {
+    enum { SHORT = 40 };
+    size_t bytes = strcspn(text, " \n");
+    if (text[0] == '[') {
+        size_t bracket = strcspn(text, "]\n");
+        if (text[bracket] == ']' && bracket < SHORT && bracket > bytes)
+            bytes = bracket + strcspn(text + bracket, " \n");
+    }
+    return bytes;
+}
+
 void di_print_wrapped(FILE *file, int32_t columns, int32_t at, int32_t indent, const char *text) {
     int32_t width = columns > 100 ? 100 : columns;
     bool first = true; /* no space before the first word of a line */
     while (*text) {
-        size_t bytes = strcspn(text, " \n");
+        size_t bytes = word_bytes(text);
         char word[512];
         if (bytes >= sizeof word)
             bytes = sizeof word - 1;
@@ -35,12 +47,16 @@ void di_print_wrapped(FILE *file, int32_t columns, int32_t at, int32_t indent, c
         if (*text == '\n') {
             fputc('\n', file);
             text++;
+            /* A line's own indentation stays. */
+            int32_t own = (int32_t)strspn(text, " ");
+            text += own;
             if (*text && *text != '\n')
-                fprintf(file, "%*s", indent, "");
-            at = indent;
+                fprintf(file, "%*s", indent + own, "");
+            at = indent + own;
             first = true;
+        } else {
+            text += strspn(text, " ");
         }
-        text += strspn(text, " ");
     }
     fputc('\n', file);
 }

@@ -62,6 +62,10 @@ static di_status make(di_cli *cli, const plan_options *options, plan *p) {
     if (p->peak < p->memory.peak)
         p->peak = p->memory.peak;
     p->cache_tokens = options->tokens == INT64_MIN ? config.model.context : options->tokens;
+    if (!config.record->state_bytes) { /* a part that cannot decode step by step */
+        p->cache_tokens = 0;
+        return DI_OK;
+    }
     return di_gpt_cache_bytes(di_trainer_model(p->trainer), 1, p->cache_tokens, &p->cache_bytes);
 }
 
@@ -97,7 +101,8 @@ static void print(di_cli *cli, const plan *p) {
     bytes_row(table, "batches, records, lists", p->memory.current + cost->arena_bytes - known);
     bytes_row(table, "peak of training", p->peak);
     snprintf(what, sizeof what, "cache of a sequence of %lld tokens", (long long)p->cache_tokens);
-    bytes_row(table, what, p->cache_bytes);
+    if (p->cache_tokens > 0)
+        bytes_row(table, what, p->cache_bytes);
     di_table_end(table, cli);
     fputc('\n', cli->out);
     table = di_table_begin(3, work_titles);

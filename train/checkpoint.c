@@ -199,13 +199,13 @@ typedef struct checkpoint {
     int64_t step, optimizer_steps, training;
 } checkpoint;
 
-/* The last failure as a failure of this file: what is wrong with it stands in its metadata. */
-static di_status in_file(const checkpoint *c, const char *key, di_status status) {
+/* The last failure as a failure of this file, `as` another status: what is wrong stands in its metadata. */
+static di_status in_file(const checkpoint *c, const char *key, di_status status, di_status as) {
     char text[700];
     snprintf(text, sizeof text, "%s", di_message());
     if (status == DI_ENOMEM)
         return status;
-    return di_fail(status == DI_ENAME ? DI_ENAME : DI_EFORMAT, "checkpoint: %s: metadata %s: %s", c->path, key, text);
+    return di_fail(as, "checkpoint: %s: metadata %s: %s", c->path, key, text);
 }
 
 static di_status get(const checkpoint *c, const char *key, const char **value) {
@@ -242,7 +242,7 @@ static di_status read_options(const checkpoint *c, const char *key, const di_par
     if (status)
         return status;
     status = di_options_parse(part, text, options);
-    return status ? in_file(c, key, status) : DI_OK;
+    return status ? in_file(c, key, status, DI_EFORMAT) : DI_OK;
 }
 
 static di_status read_symbols(checkpoint *c) {
@@ -304,7 +304,7 @@ static di_status open_checkpoint(const di_exec *exec, const char *path, const di
     if (status)
         return status;
     status = di_attention_find(exec, records, count, c->attention, &c->record, &options);
-    return status ? in_file(c, "attention", status) : DI_OK;
+    return status ? in_file(c, "attention", status, status) : DI_OK;
 }
 
 /* Copies every tensor of the list from the file; each that is missing, mis-shaped or too much is named. */
@@ -387,7 +387,7 @@ static di_status resume(const di_exec *exec, const checkpoint *c, const di_text_
     di_trainer *trainer = NULL;
     status = di_trainer_create(exec, &config, text, &trainer);
     if (status)
-        return in_file(c, "of the run", status);
+        return in_file(c, "of the run", status, DI_EFORMAT);
     tensor_list list = {0};
     status = make_list(exec, trainer->gpt, trainer->optimizer, &list);
     if (!status)
@@ -421,13 +421,13 @@ di_status di_trainer_resume(const di_exec *exec, const char *path, const di_part
 static di_status read_model(const di_exec *exec, const checkpoint *c, di_gpt **gpt, di_text_data **vocabulary) {
     di_status status = di_text_from_vocabulary(exec, c->symbols, c->vocabulary, vocabulary);
     if (status)
-        return in_file(c, "text.vocabulary", status);
+        return in_file(c, "text.vocabulary", status, DI_EFORMAT);
     di_exec seeded = *exec;
     seeded.seed = c->seed;
     status = di_gpt_create(&seeded, c->run.dtype ? DI_F64 : DI_F32, &c->model, c->record, c->attention,
                            di_text_vocabulary(*vocabulary), gpt);
     if (status)
-        return in_file(c, "model", status);
+        return in_file(c, "model", status, DI_EFORMAT);
     tensor_list list = {0};
     status = make_list(exec, *gpt, NULL, &list);
     if (!status)

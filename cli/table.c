@@ -110,14 +110,14 @@ void di_table_cell(di_table_print *table, const char *format, ...) {
     add(table, text);
 }
 
-/* Line `line` (0 or 1) of a title. */
+/* Line `line` (0 or 1) of a title; one without a newline stands on the lower one. */
 static const char *title_line(const char *title, int32_t line, char *text, size_t capacity) {
     const char *second = strchr(title, '\n');
-    size_t bytes = second ? (size_t)(second - title) : strlen(title);
-    if (line == 0)
-        snprintf(text, capacity, "%.*s", (int)bytes, title);
-    else
-        snprintf(text, capacity, "%s", second ? second + 1 : "");
+    if (!second)
+        return line == 0 ? "" : title;
+    if (line == 1)
+        return second + 1;
+    snprintf(text, capacity, "%.*s", (int)(second - title), title);
     return text;
 }
 
@@ -125,31 +125,35 @@ static bool numeric(const char *cell) {
     return strchr("0123456789+-.", cell[0]) || strncmp(cell, "–", strlen("–")) == 0 || strncmp(cell, "inf", 3) == 0;
 }
 
-static void put(FILE *file, const char *text, int32_t width, bool right, bool last) {
-    int32_t spaces = width - di_text_columns(text);
-    if (right)
-        fprintf(file, "%*s%s", spaces, "", text);
-    else
-        fprintf(file, "%s%*s", text, last ? 0 : spaces, "");
+/* One cell, after the spaces that earlier ones left; so no line ends in spaces. */
+static void put(FILE *file, const char *text, int32_t width, bool right, int32_t *spaces) {
+    int32_t pad = width - di_text_columns(text);
+    *spaces += right ? pad : 0;
+    if (text[0]) {
+        fprintf(file, "%*s%s", *spaces, "", text);
+        *spaces = 0;
+    }
+    *spaces += right ? 0 : pad;
 }
 
 /* Column 0 and the columns first … end-1. */
 static void print_block(const di_table_print *table, di_cli *cli, const int32_t *width, const bool *right,
                         int32_t first, int32_t end) {
     int64_t rows = table->cells / table->columns;
-    bool two_lines = false;
-    for (int32_t c = 0; c < table->columns; c++)
+    bool two_lines = strchr(table->cell[0], '\n') != NULL;
+    for (int32_t c = first; c < end; c++)
         two_lines |= strchr(table->cell[c], '\n') != NULL;
     for (int64_t line = two_lines ? -1 : 0; line < rows; line++) {
-        bool title = line < 1;
+        bool title = line < 1; /* lines -1 and 0 are the title's two */
+        int32_t spaces = 0;
         fputs(title && cli->color ? "\033[1m" : "", cli->out);
         for (int32_t c = 0; c < end; c = c == 0 ? first : c + 1) {
             char text[1024];
-            const char *cell = title ? title_line(table->cell[c], two_lines ? (int32_t)line + 1 : 0, text, sizeof text)
-                                     : table->cell[line * table->columns + c];
-            if (c)
-                fputs("  ", cli->out);
-            put(cli->out, cell, width[c], right[c], c + 1 == end);
+            put(cli->out,
+                title ? title_line(table->cell[c], (int32_t)line + 1, text, sizeof text)
+                      : table->cell[line * table->columns + c],
+                width[c], right[c], &spaces);
+            spaces += 2;
         }
         fputs(title && cli->color ? "\033[0m\n" : "\n", cli->out);
     }

@@ -339,6 +339,7 @@ int64_t di_gpt_vocabulary(const di_gpt *gpt) { return gpt->vocabulary; }
 
 /* tokens I32 [batch, length], offsets I32 [batch] or none → I32 [batch, length]: offset_b + t. */
 static di_status positions_shape(di_op_call *call) {
+    call->outputs = 1;
     call->output[0] = call->input[0];
     call->differentiable = 0;
     return DI_OK;
@@ -361,6 +362,7 @@ static const di_op positions_op = {
 /* x [batch, length, features] → [batch, features]: the last row of each. Decoding wants no other. */
 static di_status last_shape(di_op_call *call) {
     const di_tensor *x = &call->input[0];
+    call->outputs = 1;
     call->differentiable = 0;
     return di_tensor_make(&call->output[0], NULL, x->dtype, 2, (const int64_t[]){x->shape[0], x->shape[2]});
 }

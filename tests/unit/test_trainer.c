@@ -37,7 +37,7 @@ static void bits_do_not_depend_on_threads(void **state) {
     static const int32_t threads[] = {1, 2, 7};
     static const char *const names[] = {"one", "two", "seven"};
     di_trainer_config config = small_config();
-    check(di_options_parse(&di_gpt_part, "layers=2,width=24,heads=4,kv_heads=2,context=24,dropout=0.1,qk_norm",
+    check(di_options_parse(&di_gpt_part, "layers=2,width=24,heads=4,kv_heads=2,context=48,dropout=0.1,qk_norm",
                            &config.model));
     config.batch = 8;
     for (int i = 0; i < 3; i++) {
@@ -153,8 +153,8 @@ static void memory_is_flat_and_planned(void **state) {
     assert_true(wide > 8 * narrow);
     print_message("peak %lld and %lld bytes, of these %lld and %lld not planned\n", (long long)narrow, (long long)wide,
                   (long long)small, (long long)large);
-    assert_true(small >= 0 && small < 100000);
-    assert_true(large >= 0 && large - small < wide / 100); /* does not grow with the values */
+    assert_true(small >= 0 && small < 256 << 10);
+    assert_true(large >= 0 && large < small + 4096); /* does not grow with the values */
 }
 
 static void records_of_the_callers_own(void **state) {

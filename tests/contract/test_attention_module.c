@@ -426,12 +426,128 @@ static void test_tape_errors(void **state) {
     end(&t);
 }
 
+/* ---- the ops' own examples
+ * --------------------------------------------------------------------------------------------- */
+
+/* One example on a tape of its own, every floating input an external with a gradient. */
+typedef struct op_run {
+    di_tape *tape;
+    di_var out;
+    int32_t inputs;
+    di_tensor input[DI_OP_INPUTS], gradient[DI_OP_INPUTS], seed;
+} op_run;
+
+static void *fresh(const di_exec *exec, const di_tensor *like) {
+    void *memory;
+    assert_int_equal(di_allocate(exec, (size_t)di_tensor_bytes(like), "an input", &memory), DI_OK);
+    return memory;
+}
+
+static bool op_begin(op_run *run, const di_exec *exec, const di_op *op, int32_t index) {
+    int64_t attributes[32], below = 0;
+    size_t bytes = 0;
+    di_op_call call = {.exec = exec};
+    di_var vars[DI_OP_INPUTS] = {{0}};
+    memset(run, 0, sizeof *run);
+    if (!op->example(index, &call, attributes, &bytes, &below))
+        return false;
+    assert_true(bytes <= 256);
+    assert_int_equal(di_tape_create(exec, DI_F64, &run->tape), DI_OK);
+    run->inputs = call.inputs;
+    for (int32_t i = 0; i < call.inputs; i++) {
+        di_tensor *x = &run->input[i];
+        *x = call.input[i];
+        if (x->rank < 0)
+            continue;
+        bool real = x->dtype == DI_F64;
+        x->data = fresh(exec, x);
+        for (int64_t e = 0; e < di_tensor_count(x); e++) {
+            uint64_t at = (uint64_t)(1000 * index + 100 * i + e);
+            int64_t whole = (int64_t)(di_random_uniform(3, 1, 0, at) * (double)below);
+            if (real)
+                ((double *)x->data)[e] = di_random_normal(3, (uint64_t)i, (uint64_t)index, (uint64_t)e);
+            else if (x->dtype == DI_I32)
+                ((int32_t *)x->data)[e] = (int32_t)whole;
+            else
+                ((int64_t *)x->data)[e] = whole;
+        }
+        vars[i] = di_external(run->tape, x, real);
+        run->gradient[i] = *x;
+        run->gradient[i].data = real ? fresh(exec, x) : NULL;
+        if (real)
+            assert_int_equal(di_gradient_to(run->tape, vars[i], &run->gradient[i]), DI_OK);
+    }
+    run->out = di_apply(run->tape, op, vars, call.inputs, attributes, bytes);
+    di_tape_seed(run->tape, 77, 0, true);
+    if (di_tape_status(run->tape) != DI_OK)
+        fail_msg("%s: example %d: %s", op->name, index, di_message());
+    run->seed = *di_var_tensor(run->tape, run->out);
+    run->seed.data = fresh(exec, &run->seed);
+    for (int64_t e = 0; e < di_tensor_count(&run->seed); e++)
+        ((double *)run->seed.data)[e] = di_random_normal(3, 50, (uint64_t)index, (uint64_t)e);
+    return true;
+}
+
+static double op_loss(op_run *run) {
+    double sum = 0;
+    if (di_forward(run->tape, &run->out, 1, true) != DI_OK)
+        fail_msg("%s", di_message());
+    di_tensor out = di_value(run->tape, run->out);
+    for (int64_t e = 0; e < di_tensor_count(&out); e++)
+        sum += ((const double *)out.data)[e] * ((const double *)run->seed.data)[e];
+    return sum;
+}
+
+static void op_end(op_run *run, const di_exec *exec) {
+    for (int32_t i = 0; i < run->inputs; i++) {
+        if (run->input[i].rank < 0)
+            continue;
+        di_release(exec, run->input[i].data, (size_t)di_tensor_bytes(&run->input[i]));
+        di_release(exec, run->gradient[i].data, (size_t)di_tensor_bytes(&run->input[i]));
+    }
+    di_release(exec, run->seed.data, (size_t)di_tensor_bytes(&run->seed));
+    di_tape_destroy(run->tape);
+}
+
+static void test_op_examples(void **state) {
+    (void)state;
+    const di_op *const ops[] = {&di_attend_packed_op, &di_attend_op};
+    for (int32_t o = 0; o < 2; o++) {
+        int32_t examples = 0;
+        di_memory memory;
+        di_exec exec = start(&memory);
+        op_run run;
+        for (; op_begin(&run, &exec, ops[o], examples); examples++) {
+            (void)op_loss(&run);
+            if (di_backward(run.tape, &run.out, &run.seed, 1) != DI_OK)
+                fail_msg("%s: example %d: %s", ops[o]->name, examples, di_message());
+            for (int32_t i = 0; i < run.inputs; i++)
+                for (int64_t e = 0; run.gradient[i].data && e < di_tensor_count(&run.input[i]); e++) {
+                    double *value = (double *)run.input[i].data + e, kept = *value;
+                    double gradient = ((const double *)run.gradient[i].data)[e];
+                    *value = kept + 1e-6;
+                    double above = op_loss(&run);
+                    *value = kept - 1e-6;
+                    double difference = (above - op_loss(&run)) / 2e-6;
+                    *value = kept;
+                    if (!(fabs(difference - gradient) <= 1e-6 * fmax(1, fabs(gradient))))
+                        fail_msg("%s: example %d: gradient of input %d, element %lld: %.12g; the difference says %.12g",
+                                 ops[o]->name, examples, i, (long long)e, gradient, difference);
+                }
+            op_end(&run, &exec);
+        }
+        assert_true(examples >= 2);
+        finish(&memory);
+    }
+    assert_null(di_attend_step_op.backward);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_parameters),      cmocka_unit_test(test_slopes_of_twelve_heads),
         cmocka_unit_test(test_creation_errors), cmocka_unit_test(test_creation_faults),
         cmocka_unit_test(test_packed),          cmocka_unit_test(test_separate),
         cmocka_unit_test(test_bias_stays),      cmocka_unit_test(test_steps_on_a_tape),
-        cmocka_unit_test(test_tape_errors)};
+        cmocka_unit_test(test_tape_errors),     cmocka_unit_test(test_op_examples)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -22,6 +22,7 @@ int main(int argc, char **argv) {
     di_parameter *embed = di_parameters_add(list, "embed", 2, (int64_t[]){SYMBOLS, WIDTH}, DI_INIT_NORMAL, 1, 0);
     di_parameter *qkv = di_parameters_add(list, "qkv", 2, (int64_t[]){3 * WIDTH, WIDTH}, DI_INIT_NORMAL, 0.2, 0);
     di_parameter *head = di_parameters_add(list, "head", 2, (int64_t[]){SYMBOLS, WIDTH}, DI_INIT_NORMAL, 0.2, 0);
+    check(di_parameters_gradients(list));
     di_attention_module *attention;
     const di_attention_config config = {sizeof config, HEADS, HEADS, DIM, DIM, LENGTH};
     check(di_attention_create(&exec, argc > 1 ? argv[1] : "sigmoid", DI_F32, &config, &attention));

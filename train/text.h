@@ -12,9 +12,10 @@ typedef enum di_symbols {
 typedef enum di_split { DI_TRAINING, DI_VALIDATION } di_split;
 
 typedef struct di_text_data di_text_data;
-/* path: a file, or a folder (every regular file below it in byte order of paths; files with a NUL byte in them are
- * passed by), or NULL: the text built in. held_out: the share of the tail that validates, in (0, 1), e.g. 0.1. Errors
- * name the path: missing, empty, not UTF-8 (characters; offset named), fewer than 2 symbols. */
+/* path: a file, or a folder (every regular file below it in byte order of its path; links are not followed, files with
+ * a NUL byte are passed by), or NULL: the text built in. held_out: the share of the tail that validates, in (0, 1),
+ * e.g. 0.1. Errors name the path: missing, empty, not UTF-8 or with a NUL (characters; offset named), fewer than 2
+ * symbols that differ. */
 DI_CALL di_status di_text_open(const di_exec *exec, const char *path, di_symbols symbols, double held_out,
                                di_text_data **text);
 DI_API void di_text_close(di_text_data *text);
@@ -34,8 +35,8 @@ DI_CALL di_status di_text_decode(const di_text_data *text, const int32_t *ids, i
  * where the split has fewer than length + 1 symbols (message names the text, its count and the context). */
 DI_CALL di_status di_text_batch(const di_text_data *text, di_split split, uint64_t seed, uint64_t step, int64_t batch,
                                 int64_t length, int32_t *inputs, int32_t *targets);
-/* The vocabulary as UTF-8 text for a checkpoint's metadata, and a text object that has only the vocabulary (for
- * generate without the data). */
+/* The vocabulary as UTF-8 text for a checkpoint's metadata (the byte b as code point 256 + b), and a text object that
+ * has only the vocabulary (for generate without the data). */
 DI_CALL di_status di_text_vocabulary_text(const di_text_data *text, char *utf8, size_t capacity);
 DI_CALL di_status di_text_from_vocabulary(const di_exec *exec, di_symbols symbols, const char *utf8,
                                           di_text_data **text);

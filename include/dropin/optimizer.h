@@ -86,7 +86,7 @@ typedef struct di_step_report {
     size_t size;
     double grad_norm;  /* global 2-norm of the gradients, times grad_scale, before clipping: fixed order, in double;
                         * NaN where it was not taken */
-    double clip_scale; /* what clipping multiplied them by */
+    double clip_scale; /* what clipping multiplied them by; 0 where nothing was changed */
     int64_t updated, skipped; /* parameters with and without a gradient */
     bool finite;              /* false: the norm was not finite and nothing was changed */
 } di_step_report;

@@ -114,8 +114,7 @@ static di_exec rest_of(const di_exec *exec, const terms_scratch *scratch) {
 }
 
 static const di_attention_table *table_of(const di_exec *exec, const di_attention_shape *shape) {
-    (void)exec;
-    return shape->dtype == DI_F64 ? &di_attention_f64_plain : &di_attention_f32_plain;
+    return di_attention_of(shape->dtype, exec->level);
 }
 
 int64_t di_terms_saved_bytes(const di_attention_terms *terms, const di_attention_shape *shape) {
@@ -335,7 +334,8 @@ di_status di_terms_backward(const di_exec *exec, const di_attention_terms *terms
  */
 
 /* The step as a problem of its own: q new rows against `capacity` padded keys. Lengths of both sides are given, so that
- * the new rows stand at the end of what is stored; where the caller gave none, they lie at the front of the scratch. */
+ * the new rows stand at the end of what is stored. They lie at the front of the scratch; the state's own are counted up
+ * when all went well. */
 static di_attention_shape step_shape(const di_attention_shape *shape, int64_t capacity) {
     di_attention_shape whole = *shape;
     whole.k_length = capacity;
@@ -343,7 +343,7 @@ static di_attention_shape step_shape(const di_attention_shape *shape, int64_t ca
 }
 
 static int64_t step_lengths_bytes(const di_attention_shape *shape) {
-    return di_round64(shape->batch * (int64_t)sizeof(int32_t));
+    return di_round64(2 * shape->batch * (int64_t)sizeof(int32_t));
 }
 
 int64_t di_terms_step_workspace(const di_exec *exec, const di_attention_terms *terms, const di_attention_shape *shape,
@@ -360,13 +360,13 @@ static di_status attend_to_cache(const di_exec *exec, const di_attention_terms *
                                  const di_attention_shape *shape, const di_attention_io *io) {
     const di_cache *cache = state;
     di_attention_shape whole = step_shape(shape, cache->capacity);
-    int32_t *q_lengths = exec->work;
-    whole.mask.k_lengths = cache->lengths;
-    if (!whole.mask.q_lengths) {
-        for (int64_t b = 0; b < shape->batch; b++)
-            q_lengths[b] = (int32_t)shape->q_length;
-        whole.mask.q_lengths = q_lengths;
+    int32_t *q_lengths = exec->work, *k_lengths = q_lengths + shape->batch;
+    for (int64_t b = 0; b < shape->batch; b++) {
+        q_lengths[b] = (int32_t)di_cache_new_tokens(shape, b);
+        k_lengths[b] = cache->lengths[b] + q_lengths[b];
     }
+    whole.mask.q_lengths = q_lengths;
+    whole.mask.k_lengths = k_lengths;
     terms_scratch front = {.bytes = step_lengths_bytes(shape)};
     di_exec behind = rest_of(exec, &front);
     di_attention_io inner = *io;
@@ -386,8 +386,8 @@ di_status di_terms_step(const di_exec *exec, const di_attention_terms *terms, vo
                        "-ln(length) would change with every token");
     di_cache_append(state, shape, io);
     di_status status = attend_to_cache(exec, terms, state, shape, io);
-    if (status != DI_OK)
-        di_cache_forget(state, shape);
+    if (status == DI_OK)
+        di_cache_count(state, shape);
     return status;
 }
 

@@ -42,7 +42,7 @@ void di_cache_views(void *state, di_heads *k, di_heads *v) {
     *v = (di_heads){values, heads * capacity * cache->dim_v, cache->dim_v, capacity * cache->dim_v};
 }
 
-static int64_t new_tokens(const di_attention_shape *shape, int64_t b) {
+int64_t di_cache_new_tokens(const di_attention_shape *shape, int64_t b) {
     return shape->mask.q_lengths ? shape->mask.q_lengths[b] : shape->q_length;
 }
 
@@ -60,17 +60,16 @@ void di_cache_append(void *state, const di_attention_shape *shape, const di_atte
     di_cache_views(state, &k, &v);
     int64_t element = di_dtype_bytes(shape->dtype);
     for (int64_t b = 0; b < shape->batch; b++) {
-        int64_t count = new_tokens(shape, b), at = cache->lengths[b];
+        int64_t count = di_cache_new_tokens(shape, b), at = cache->lengths[b];
         copy_rows(&k, &io->k, b, at, count, shape->kv_heads, shape->dim * element, element);
         copy_rows(&v, &io->v, b, at, count, shape->kv_heads, shape->dim_v * element, element);
-        cache->lengths[b] += (int32_t)count;
     }
 }
 
-void di_cache_forget(void *state, const di_attention_shape *shape) {
+void di_cache_count(void *state, const di_attention_shape *shape) {
     di_cache *cache = state;
     for (int64_t b = 0; b < shape->batch; b++)
-        cache->lengths[b] -= (int32_t)new_tokens(shape, b);
+        cache->lengths[b] += (int32_t)di_cache_new_tokens(shape, b);
 }
 
 /* ---- checks
@@ -125,10 +124,10 @@ di_status di_attention_check_state(const di_attention *record, const void *state
     if (status == DI_OK)
         status = check_belongs(cache, record, shape);
     for (int64_t b = 0; status == DI_OK && b < shape->batch; b++)
-        if (cache->lengths[b] + new_tokens(shape, b) > cache->capacity)
+        if (cache->lengths[b] + di_cache_new_tokens(shape, b) > cache->capacity)
             return di_fail(
                 DI_ERANGE, "attention: sequence %lld holds %d tokens and gets %lld more; its capacity is %lld",
-                (long long)b, cache->lengths[b], (long long)new_tokens(shape, b), (long long)cache->capacity);
+                (long long)b, cache->lengths[b], (long long)di_cache_new_tokens(shape, b), (long long)cache->capacity);
     return status;
 }
 

@@ -23,8 +23,10 @@ int64_t di_cache_header_bytes(int64_t batch);
 int64_t di_cache_bytes(const di_attention_shape *shape, int64_t capacity);
 /* Keys and values of a state as strided heads. */
 void di_cache_views(void *state, di_heads *k, di_heads *v);
-/* Copies the new tokens of io behind the stored ones and counts them; di_cache_forget takes the count back. */
+/* Tokens that a step brings to sequence b. */
+int64_t di_cache_new_tokens(const di_attention_shape *shape, int64_t b);
+/* Copies the new tokens of io behind the stored ones; they are stored when di_cache_count has counted them. */
 void di_cache_append(void *state, const di_attention_shape *shape, const di_attention_io *io);
-void di_cache_forget(void *state, const di_attention_shape *shape);
+void di_cache_count(void *state, const di_attention_shape *shape);
 
 #endif

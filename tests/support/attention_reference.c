@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The brute force. Written from the header of the slot alone. */
 #include "tests/support/attention_reference.h"
+#include "attention/parts.h"
 #include "tests/support/toy.h"
 
 #include <math.h>
@@ -25,15 +26,23 @@ static void softmax_weights(const double *x, int64_t n, int64_t k_length, double
         p[j] = exp(x[j] - largest) / sum;
 }
 
-static void softmax_gradient(const double *x, const double *p, const double *dp, int64_t n, int64_t k_length,
-                             double *dx, double *size) {
+/* scale · sum, added to `to` */
+static void add_sum(attention_sum *to, const attention_sum *sum, double scale) {
+    to->value += scale * sum->value;
+    to->magnitude += fabs(scale) * sum->magnitude;
+    to->squares += scale * scale * sum->squares;
+}
+
+static void softmax_gradient(const double *x, const double *p, const attention_sum *dp, int64_t n, int64_t k_length,
+                             attention_sum *dx) {
     (void)x, (void)k_length;
-    double mean = 0;
+    attention_sum mean = {0, 0, 0};
     for (int64_t j = 0; j < n; j++)
-        mean += p[j] * dp[j];
+        add_sum(&mean, &dp[j], p[j]);
     for (int64_t j = 0; j < n; j++) {
-        dx[j] = p[j] * (dp[j] - mean);
-        size[j] = p[j] * (fabs(dp[j]) + fabs(mean));
+        dx[j] = (attention_sum){0, 0, 0};
+        add_sum(&dx[j], &dp[j], p[j]);
+        add_sum(&dx[j], &mean, -p[j]);
     }
 }
 
@@ -43,33 +52,33 @@ static void sigmoid_weights(const double *x, int64_t n, int64_t k_length, double
         p[j] = 1 / (1 + exp(-x[j]));
 }
 
-static void sigmoid_gradient(const double *x, const double *p, const double *dp, int64_t n, int64_t k_length,
-                             double *dx, double *size) {
+static void sigmoid_gradient(const double *x, const double *p, const attention_sum *dp, int64_t n, int64_t k_length,
+                             attention_sum *dx) {
     (void)p, (void)k_length;
     for (int64_t j = 0; j < n; j++) {
-        /* σ(x) σ(-x): exact on both sides */
-        dx[j] = dp[j] / (1 + exp(-x[j])) / (1 + exp(x[j]));
-        size[j] = fabs(dx[j]);
+        dx[j] = (attention_sum){0, 0, 0};
+        add_sum(&dx[j], &dp[j], 1 / (1 + exp(-x[j])) / (1 + exp(x[j]))); /* σ(x) σ(-x): exact on both sides */
     }
 }
 
-/* Reads the option by its row, as a person would: the struct is private to the part. */
-static double sigmoid_bias(const void *options, int64_t k_length) {
-    int64_t count;
-    const di_part *part = &di_attention_list(&count)[1]->part;
-    for (const di_option *row = part->options; row->name; row++)
-        if (strcmp(row->name, "bias") == 0) {
-            double bias;
-            memcpy(&bias, (const char *)options + row->offset, sizeof bias);
-            return isnan(bias) ? -log((double)k_length) : bias;
-        }
-    return NAN;
+/* The toy part: P = log(1 + exp(x)) / k_length. */
+static void toy_weights(const double *x, int64_t n, int64_t k_length, double *p) {
+    for (int64_t j = 0; j < n; j++)
+        p[j] = (fmax(x[j], 0) + log1p(exp(-fabs(x[j])))) / (double)k_length;
 }
 
-extern const di_attention di_softmax, di_sigmoid;
-const attention_method attention_methods[] = {{&di_softmax, softmax_weights, softmax_gradient, NULL},
-                                              {&di_sigmoid, sigmoid_weights, sigmoid_gradient, sigmoid_bias},
-                                              {&di_toy_attention, toy_weights, toy_gradient, toy_bias}};
+static void toy_gradient(const double *x, const double *p, const attention_sum *dp, int64_t n, int64_t k_length,
+                         attention_sum *dx) {
+    (void)p;
+    for (int64_t j = 0; j < n; j++) {
+        dx[j] = (attention_sum){0, 0, 0};
+        add_sum(&dx[j], &dp[j], 1 / (1 + exp(-x[j])) / (double)k_length);
+    }
+}
+
+const attention_method attention_methods[] = {{&di_softmax, softmax_weights, softmax_gradient},
+                                              {&di_sigmoid, sigmoid_weights, sigmoid_gradient},
+                                              {&di_toy_attention, toy_weights, toy_gradient}};
 enum { METHODS = sizeof attention_methods / sizeof *attention_methods };
 
 const attention_method *attention_method_of(const di_attention *record) {
@@ -103,6 +112,7 @@ typedef struct pair_terms {
     double x, dot, distance;
 } pair_terms;
 
+/* Options are read by their rows, as a person would: the structs are private to the parts. */
 static const di_option *row_of(const attention_data *data, const char *name) {
     for (const di_option *row = data->record->part.options; row && row->name; row++)
         if (strcmp(row->name, name) == 0)
@@ -134,12 +144,13 @@ static int32_t form_of(const attention_data *data) {
     return value;
 }
 
-static double bias_of(const attention_data *data, const attention_method *method, int64_t b, int64_t h, int64_t j) {
+static double bias_of(const attention_data *data, int64_t b, int64_t h, int64_t j) {
     const void *given = data->io.parameters[0];
     int64_t at[] = {0, h, j};
     if (given)
         return attention_get(data->dtype, given, at[form_of(data)]);
-    return method->bias ? method->bias(data->options, attention_length(&data->shape, true, b)) : 0;
+    double automatic = -log((double)attention_length(&data->shape, true, b));
+    return row_of(data, "bias") ? number_of(data, "bias", automatic) : 0;
 }
 
 /* The paper's law, spelled out: 2^-(8/n)(h+1) for a power of two, else interleaved from the next two powers. */
@@ -168,8 +179,7 @@ static double scale_of(const attention_data *data) {
     return given ? attention_get(data->dtype, given, 0) : number_of(data, "scale", 1 / sqrt((double)data->shape.dim));
 }
 
-static pair_terms pair_of(const attention_data *data, const attention_method *method, int64_t b, int64_t h, int64_t i,
-                          int64_t j) {
+static pair_terms pair_of(const attention_data *data, int64_t b, int64_t h, int64_t i, int64_t j) {
     const di_attention_shape *shape = &data->shape;
     const di_mask *mask = &shape->mask;
     bool one = !mask->q_lengths != !mask->k_lengths;
@@ -185,7 +195,7 @@ static pair_terms pair_of(const attention_data *data, const attention_method *me
         pair.dot += attention_get(data->dtype, data->io.q.data, attention_at(shape, &data->io.q, false, b, i, h, c)) *
                     attention_get(data->dtype, data->io.k.data, attention_at(shape, &data->io.k, true, b, j, head, c));
     pair.distance = fabs((double)(place - j));
-    pair.x = scale_of(data) * pair.dot + bias_of(data, method, b, h, j) - slope_of(data, b, h) * pair.distance;
+    pair.x = scale_of(data) * pair.dot + bias_of(data, b, h, j) - slope_of(data, b, h) * pair.distance;
     if (data->io.key_bias)
         pair.x += attention_get(data->dtype, data->io.key_bias,
                                 (mask->cu_k ? mask->cu_k[b] : b * data->io.key_bias_batch_stride) + j);
@@ -218,10 +228,9 @@ static double factor_of(const attention_data *data, int64_t b, int64_t h, int64_
 /* ---- everything
  * ------------------------------------------------------------------------------------------------------------- */
 
-static void add(attention_sum *sum, double term, double size) {
-    sum->value += term;
-    sum->magnitude += size;
-    sum->squares += size * size;
+static void add(attention_sum *sum, double term) {
+    const attention_sum one = {term, fabs(term), term * term};
+    add_sum(sum, &one, 1);
 }
 
 static void lay_out(const attention_data *data, attention_expected *e) {
@@ -256,7 +265,8 @@ static int64_t place(int64_t b, int64_t rows, int64_t t, int64_t heads, int64_t 
 }
 
 typedef struct row_work {
-    double *x, *p, *dp, *dx, *size, *dot, *distance, *factor;
+    double *x, *p, *dot, *distance, *factor;
+    attention_sum *dp, *dx;
     int64_t *key;
 } row_work;
 
@@ -268,7 +278,7 @@ static void expect_row(const attention_data *data, const attention_method *metho
     int64_t statistic = (b * s->heads + h) * s->q_length + i;
     double sum = 0, largest = -INFINITY;
     for (int64_t j = 0; j < s->k_length; j++) {
-        pair_terms pair = pair_of(data, method, b, h, i, j);
+        pair_terms pair = pair_of(data, b, h, i, j);
         if (!pair.kept)
             continue;
         w->key[n] = j, w->x[n] = pair.x, w->dot[n] = pair.dot, w->distance[n] = pair.distance;
@@ -279,16 +289,15 @@ static void expect_row(const attention_data *data, const attention_method *metho
     method->weights(w->x, n, k_length, w->p);
     for (int64_t m = 0; m < n; m++) {
         sum += w->p[m];
-        w->dp[m] = 0;
+        w->dp[m] = (attention_sum){0, 0, 0};
         for (int64_t c = 0; c < s->dim_v; c++) {
             double v = attention_get(data->dtype, io->v.data, attention_at(s, &io->v, true, b, w->key[m], head, c));
             double d_out =
                 attention_get(data->dtype, data->grad.out.data, attention_at(s, &data->grad.out, false, b, i, h, c));
             double weight = w->factor[m] * w->p[m];
-            add(&e->out[place(b, s->q_length, i, s->heads, h, s->dim_v) + c], weight * v, fabs(weight * v));
-            add(&e->v[place(b, s->k_length, w->key[m], s->kv_heads, head, s->dim_v) + c], weight * d_out,
-                fabs(weight * d_out));
-            w->dp[m] += w->factor[m] * v * d_out;
+            add(&e->out[place(b, s->q_length, i, s->heads, h, s->dim_v) + c], weight * v);
+            add(&e->v[place(b, s->k_length, w->key[m], s->kv_heads, head, s->dim_v) + c], weight * d_out);
+            add(&w->dp[m], w->factor[m] * v * d_out);
         }
     }
     e->row_sum[statistic] = sum;
@@ -300,35 +309,37 @@ static void expect_row(const attention_data *data, const attention_method *metho
             total += exp(w->x[m] - largest);
         e->lse[statistic] = largest + log(total);
     }
-    method->gradient(w->x, w->p, w->dp, n, k_length, w->dx, w->size);
+    method->gradient(w->x, w->p, w->dp, n, k_length, w->dx);
     double scale = scale_of(data);
     for (int64_t m = 0; m < n; m++) {
         int64_t j = w->key[m];
-        double dx = w->dx[m], size = w->size[m];
+        const attention_sum *dx = &w->dx[m];
         for (int64_t c = 0; c < s->dim; c++) {
             double q = attention_get(data->dtype, io->q.data, attention_at(s, &io->q, false, b, i, h, c));
             double k = attention_get(data->dtype, io->k.data, attention_at(s, &io->k, true, b, j, head, c));
-            add(&e->q[place(b, s->q_length, i, s->heads, h, s->dim) + c], scale * dx * k, fabs(scale * size * k));
-            add(&e->k[place(b, s->k_length, j, s->kv_heads, head, s->dim) + c], scale * dx * q, fabs(scale * size * q));
+            add_sum(&e->q[place(b, s->q_length, i, s->heads, h, s->dim) + c], dx, scale * k);
+            add_sum(&e->k[place(b, s->k_length, j, s->kv_heads, head, s->dim) + c], dx, scale * q);
         }
-        add(&e->key_bias[b * s->k_length + j], dx, size);
-        add(&e->position_bias[j], dx, size);
-        add(&e->head_bias[h], dx, size);
-        add(&e->slopes[b * s->heads + h], -dx * w->distance[m], size * w->distance[m]);
-        add(&e->scale, dx * w->dot[m], fabs(size * w->dot[m]));
+        add_sum(&e->key_bias[b * s->k_length + j], dx, 1);
+        add_sum(&e->position_bias[j], dx, 1);
+        add_sum(&e->head_bias[h], dx, 1);
+        add_sum(&e->slopes[b * s->heads + h], dx, -w->distance[m]);
+        add_sum(&e->scale, dx, w->dot[m]);
     }
 }
 
 void attention_expect(const attention_data *data, const attention_method *method, attention_expected *e) {
     const di_attention_shape *s = &data->shape;
     lay_out(data, e);
-    double *numbers = calloc((size_t)s->k_length * 9 + 1, sizeof *numbers);
+    double *numbers = calloc((size_t)s->k_length * 12 + 1, sizeof *numbers);
     assert_non_null(numbers);
     row_work w;
-    double **columns[] = {&w.x, &w.p, &w.dp, &w.dx, &w.size, &w.dot, &w.distance, &w.factor};
-    for (int64_t i = 0; i < 8; i++)
+    double **columns[] = {&w.x, &w.p, &w.dot, &w.distance, &w.factor};
+    for (int64_t i = 0; i < 5; i++)
         *columns[i] = numbers + i * s->k_length;
-    w.key = (int64_t *)(numbers + 8 * s->k_length);
+    w.dp = (attention_sum *)(numbers + 5 * s->k_length);
+    w.dx = w.dp + s->k_length;
+    w.key = (int64_t *)(numbers + 11 * s->k_length);
     for (int64_t b = 0; b < s->batch; b++)
         for (int64_t h = 0; h < s->heads; h++)
             for (int64_t i = 0; i < attention_rows(s, false, b); i++)
@@ -404,12 +415,6 @@ void attention_check_forward(const attention_data *data, const attention_expecte
     check_statistic(data, how, "max_logit", data->io.max_logit, e->max_logit, false);
 }
 
-static void fold(attention_sum *to, const attention_sum *from) {
-    to->value += from->value;
-    to->magnitude += from->magnitude;
-    to->squares += from->squares;
-}
-
 static void check_key_bias(const attention_data *data, comparison how, const attention_expected *e) {
     const di_attention_shape *s = &data->shape;
     how.what = "key_bias";
@@ -432,7 +437,7 @@ static void check_slopes(const attention_data *data, comparison how, const atten
             attention_sum sum = {0, 0, 0};
             for (int64_t other = 0; other < s->batch; other++)
                 if (stride == 0 || other == b)
-                    fold(&sum, &e->slopes[other * s->heads + h]);
+                    add_sum(&sum, &e->slopes[other * s->heads + h], 1);
             check_sum(&how, &sum, attention_get(data->dtype, found, b * stride + h), b, 0, h, 0);
         }
 }
@@ -451,7 +456,7 @@ void attention_check_backward(const attention_data *data, const attention_expect
     int32_t form = form_of(data);
     attention_sum all = {0, 0, 0};
     for (int64_t h = 0; h < s->heads; h++)
-        fold(&all, &e->head_bias[h]);
+        add_sum(&all, &e->head_bias[h], 1);
     int64_t counts[] = {1, s->heads, s->k_length};
     const attention_sum *sums[] = {&all, e->head_bias, e->position_bias};
     for (int64_t i = 0; grad->parameters[0] && i < counts[form]; i++)

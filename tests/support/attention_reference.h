@@ -6,16 +6,20 @@
 
 #include "tests/support/attention_case.h"
 
+/* A sum of many terms: its value, Σ |t| and Σ t² of its terms. */
+typedef struct attention_sum {
+    double value, magnitude, squares;
+} attention_sum;
+
 /* The method of one part. x[n]: logits of the kept keys. */
 typedef struct attention_method {
     const di_attention *record;
     /* P_j; k_length: keys of the sequence, kept or not */
     void (*weights)(const double *x, int64_t n, int64_t k_length, double *p);
-    /* dx_j, and the size of what was added up in it */
-    void (*gradient)(const double *x, const double *p, const double *dp, int64_t n, int64_t k_length, double *dx,
-                     double *size);
-    /* the bias where no parameter is given: NULL for a part without one */
-    double (*bias)(const void *options, int64_t k_length);
+    /* dx_j from dP_j = Σ_c dO_c v_jc. Both are sums with the sizes of their terms, products of two numbers that are
+     * given: where they cancel (softmax over one key: dP - δ = 0), an error of their rounding stays. */
+    void (*gradient)(const double *x, const double *p, const attention_sum *dp, int64_t n, int64_t k_length,
+                     attention_sum *dx);
 } attention_method;
 
 /* Softmax, sigmoid, and the toy part. A part of the list that has no row here fails the contract test. */
@@ -23,11 +27,6 @@ extern const attention_method attention_methods[];
 const attention_method *attention_method_of(const di_attention *record);
 /* Records under test: those of the list, then the rows of attention_methods that are not in it; NULL at the end. */
 const di_attention *attention_record(int64_t index);
-
-/* A sum of many terms: its value, Σ |t| and Σ t² of its terms. */
-typedef struct attention_sum {
-    double value, magnitude, squares;
-} attention_sum;
 
 /* Everything that forward and backward give, [batch, rows, heads, width] and so on, by the padded shape. */
 typedef struct attention_expected {
@@ -46,8 +45,8 @@ void attention_expect(const attention_data *data, const attention_method *method
 void attention_expected_drop(attention_expected *expected);
 
 /* Compares io->out (and lse, row_sum, max_logit where given) or the gradients with what is expected, at the tolerance
- * of the rulings: (base + 4 ulp max|S|) Σ|terms| + tiny. Ends the test with `label` and the place of the first that is
- * off. */
+ * of the rulings: (base + 4 ulp max|S|) Σ|terms| + tiny, in gradients min(Σ|terms|, 4 sqrt(Σ terms²)). Ends the test
+ * with `label` and the place of the first that is off. */
 void attention_check_forward(const attention_data *data, const attention_expected *expected, const char *label);
 void attention_check_backward(const attention_data *data, const attention_expected *expected, const char *label);
 

@@ -22,30 +22,8 @@ static const di_option rows[] = {{.name = "bias",
                                   .help = "the bias is trained"},
                                  {.name = NULL}};
 
-/* ---- formula
- * --------------------------------------------------------------------------------------------------------------- */
-
 static double softplus(double x) { return fmax(x, 0) + log1p(exp(-fabs(x))); }
 static double logistic(double x) { return x < 0 ? exp(x) / (1 + exp(x)) : 1 / (1 + exp(-x)); }
-
-void toy_weights(const double *x, int64_t n, int64_t k_length, double *p) {
-    for (int64_t j = 0; j < n; j++)
-        p[j] = softplus(x[j]) / (double)k_length;
-}
-
-void toy_gradient(const double *x, const double *p, const double *dp, int64_t n, int64_t k_length, double *dx,
-                  double *size) {
-    (void)p;
-    for (int64_t j = 0; j < n; j++) {
-        dx[j] = dp[j] * logistic(x[j]) / (double)k_length;
-        size[j] = fabs(dx[j]);
-    }
-}
-
-double toy_bias(const void *options, int64_t k_length) {
-    (void)k_length;
-    return ((const toy *)options)->bias;
-}
 
 /* ---- kernels: one loop over (sequence, head, query, key), in double
  * -------------------------------------------------------- */

@@ -253,27 +253,27 @@ static const di_claim *find_claim(const char *name) {
 }
 
 static void print_verdict(di_cli *cli, const di_claim *claim, const di_claim_result *result, bool miniature) {
-    static const char *const titles[] = {"measured here", "value", "expected", "rule", ""};
     char text[1024];
-    snprintf(text, sizeof text, "The paper (%s): %s.", claim->name, claim->says);
+    snprintf(text, sizeof text, "The paper: %s.", claim->says);
     fputc('\n', cli->out);
     di_print_wrapped(cli->out, cli->columns, 0, 0, text);
     snprintf(text, sizeof text, "Here: %s.", claim->here);
     di_print_wrapped(cli->out, cli->columns, 0, 0, text);
     fputc('\n', cli->out);
-    di_table_print *table = di_table_begin(5, titles);
+    enum { AT = 23 };
     for (int32_t i = 0; i < result->count; i++) {
         const di_measure *measure = &result->measures[i];
-        di_table_cell(table, "%s", measure->name);
-        if (isnan(measure->error))
-            di_table_cell(table, "%.4g", measure->value);
-        else
-            di_table_cell(table, "%.4f ± %.4f", measure->value, measure->error);
-        di_table_cell(table, "%s", measure->expected);
-        di_table_cell(table, "%s", measure->rule);
-        di_table_cell(table, "%s", measure->holds ? "holds" : "FAILS");
+        char value[64];
+        snprintf(value, sizeof value, isnan(measure->error) ? "%.4g" : "%.4f ± %.4f", measure->value, measure->error);
+        fprintf(cli->out, "%-*s%s  %s%s%s\n", AT, measure->name, value, cli->color ? "\033[1m" : "",
+                measure->holds ? "holds" : "FAILS", cli->color ? "\033[0m" : "");
+        snprintf(text, sizeof text, "rule: %s", measure->rule);
+        fprintf(cli->out, "%*s", AT, "");
+        di_print_wrapped(cli->out, cli->columns, AT, AT + 2, text);
+        snprintf(text, sizeof text, "expected: %s", measure->expected);
+        fprintf(cli->out, "%*s", AT, "");
+        di_print_wrapped(cli->out, cli->columns, AT, AT + 2, text);
     }
-    di_table_end(table, cli);
     fprintf(cli->out, "\nclaim %s: %s\n", claim->name, verdict(result, miniature));
 }
 

@@ -105,12 +105,12 @@ void di_compare_print(di_cli *cli, const di_exec *exec, const di_comparison *com
     const char *word = symbols == DI_BYTES ? "bytes" : "characters";
     char text[2048], size[32], rate[32];
     snprintf(text, sizeof text,
-             "attention in a GPT of %lld layers, width %lld, %lld heads, context %lld: %lld steps of %lld × %lld %s, "
+             "attention in a GPT of %lld layers, width %lld, %lld heads, context %lld: %lld step%s of %lld × %lld %s, "
              "%lld seed%s from %llu, optimizer %s",
              (long long)base->model.layers, (long long)base->model.width, (long long)base->model.heads,
-             (long long)base->model.context, (long long)base->schedule.steps, (long long)base->batch,
-             (long long)base->model.context, word, (long long)settings->seeds, settings->seeds == 1 ? "" : "s",
-             (unsigned long long)settings->first_seed, base->optimizer);
+             (long long)base->model.context, (long long)base->schedule.steps, base->schedule.steps == 1 ? "" : "s",
+             (long long)base->batch, (long long)base->model.context, word, (long long)settings->seeds,
+             settings->seeds == 1 ? "" : "s", (unsigned long long)settings->first_seed, base->optimizer);
     di_print_wrapped(cli->out, cli->columns, 0, 0, text);
     snprintf(text, sizeof text, "text: %s, %s, %lld symbols, hash %016llx; %d thread%s, level %s, %s",
              di_text_name(settings->text), di_human((double)di_text_bytes(settings->text), "B", size, sizeof size),

@@ -234,7 +234,7 @@ static void test_no_gnuplot(void **state) {
 
 /* Starts six runs, waits until the journal has some lines, sends the signal. */
 static const command_result *interrupt(int number) {
-    line("400", (const char *const[]){"softmax", "sigmoid", "--seeds", "3", NULL});
+    line("200", (const char *const[]){"softmax", "sigmoid", "--seeds", "3", NULL});
     pid_t child = command_begin(NULL, 0, NULL, words);
     char path[512];
     bool begun = false;
@@ -267,7 +267,7 @@ static void goes_on(void) {
     char json[256], path[512];
     double resumed[6] = {0}, whole[6] = {1};
     snprintf(json, sizeof json, "--json=%s", command_path("resumed.json"));
-    line("400", (const char *const[]){"softmax", "sigmoid", "--seeds", "3", json, NULL});
+    line("200", (const char *const[]){"softmax", "sigmoid", "--seeds", "3", json, NULL});
     const command_result *result = run_command(NULL, 0, NULL, words);
     assert_int_equal(result->code, 0);
     assert_holds(result->err, "goes on where it was interrupted");
@@ -306,7 +306,7 @@ static void test_kill(void **state) {
 static void test_fresh(void **state) {
     (void)state;
     interrupt(SIGTERM);
-    line("400", (const char *const[]){"softmax", "sigmoid", "--seeds", "3", "--fresh", NULL});
+    line("200", (const char *const[]){"softmax", "sigmoid", "--seeds", "3", "--fresh", NULL});
     const command_result *result = run_command(NULL, 0, NULL, words);
     assert_int_equal(result->code, 0);
     assert_string_equal(result->err, "");
@@ -337,14 +337,14 @@ static void test_claim_list(void **state) {
     assert_holds(result->out, "minutes");
 }
 
-/* A miniature: three steps decide nothing about losses, but the norms at the start are there, and the table of results
+/* A miniature: one step decides nothing about losses, but the norms at the start are there, and the table of results
  * grows by one row a run with seeds that it has not seen. */
 static void test_claim_miniature(void **state) {
     (void)state;
     char data[256], results[256], text[4096] = "";
     snprintf(data, sizeof data, "--data=%s", command_path("text"));
     snprintf(results, sizeof results, "--results=%s", command_path("results.csv"));
-    const char *const claim[] = {"claim", "sigmoid", data, results, "--steps", "3", "--seeds", "2", NULL};
+    const char *const claim[] = {"claim", "sigmoid", data, results, "--steps", "1", "--seeds", "2", NULL};
     for (int32_t i = 0; i < 2; i++) {
         const command_result *result = run_command(NULL, 0, NULL, claim);
         assert_int_equal(result->code, 0);

@@ -3,19 +3,19 @@
  * over a block of k. A is read where it lies, or, stored [k, m], packed by six rows. Every element is summed in the
  * order of k within a block, and block after block: nothing of that depends on where the element lies in a tile. */
 #include "kernels/gemm_tables.h"
+#include "kernels/vector.h"
 #include <string.h>
 
-enum { VECTOR = DI_LEVEL >= 2 ? 32 : 16, LANES = VECTOR / sizeof(DI_REAL), PANEL = 2 * LANES, ROWS = 6 };
-typedef DI_REAL vec __attribute__((vector_size(VECTOR)));
-typedef DI_REAL vec_unaligned __attribute__((vector_size(VECTOR), aligned(sizeof(DI_REAL)), may_alias));
+enum { PANEL = 2 * DI_LANES, ROWS = 6 };
 
 static void pack(const di_product *p, int64_t column, int64_t columns, int64_t l, int64_t rows, int64_t depth,
                  void *packed) {
     const DI_REAL *b = p->b;
-    for (int64_t t = 0; t < rows; t += LANES)
+    for (int64_t t = 0; t < rows; t += DI_LANES)
         for (int64_t j = 0; j < columns; j += PANEL) {
             DI_REAL *to = (DI_REAL *)packed + j * depth + t * PANEL;
-            int64_t width = columns - j < PANEL ? columns - j : PANEL, count = rows - t < LANES ? rows - t : LANES;
+            int64_t width = columns - j < PANEL ? columns - j : PANEL,
+                    count = rows - t < DI_LANES ? rows - t : DI_LANES;
             if (width < PANEL)
                 memset(to, 0, (size_t)(count * PANEL) * sizeof *to);
             if (p->b_transposed) {
@@ -43,7 +43,7 @@ typedef struct block {
     bool first;          /* block of k: it starts C, the others add to it */
 } block;
 
-static inline void store(const block *x, int64_t i, const vec sum[2]) {
+static inline void put(const block *x, int64_t i, const di_vec sum[2]) {
     const di_product *p = x->p;
     DI_REAL *c = (DI_REAL *)p->c + i * p->ldc + x->j;
     const DI_REAL *bias = x->first && p->bias ? (const DI_REAL *)p->bias + x->j : NULL;
@@ -51,19 +51,19 @@ static inline void store(const block *x, int64_t i, const vec sum[2]) {
     bool add = !x->first || p->add;
     if (x->width == PANEL) {
         for (int v = 0; v < 2; v++) {
-            vec s = sum[v];
+            di_vec s = sum[v];
             if (bias)
-                s += *(const vec_unaligned *)(bias + v * LANES);
+                s += *(const di_vec_anywhere *)(bias + v * DI_LANES);
             if (residual)
-                s += *(const vec_unaligned *)(residual + v * LANES);
+                s += *(const di_vec_anywhere *)(residual + v * DI_LANES);
             if (add)
-                s += *(const vec_unaligned *)(c + v * LANES);
-            *(vec_unaligned *)(c + v * LANES) = s;
+                s += *(const di_vec_anywhere *)(c + v * DI_LANES);
+            *(di_vec_anywhere *)(c + v * DI_LANES) = s;
         }
         return;
     }
     for (int64_t j = 0; j < x->width; j++) {
-        DI_REAL s = sum[j / LANES][j % LANES];
+        DI_REAL s = sum[j / DI_LANES][j % DI_LANES];
         if (bias)
             s += bias[j];
         if (residual)
@@ -77,9 +77,9 @@ static inline __attribute__((always_inline)) void multiply(const block *x, int r
     const DI_REAL *a = x->a, *b = x->b;
     int64_t row = packed ? 1 : x->row;
     int64_t step = packed ? ROWS : 1;
-    vec sum[ROWS][2] = {0};
+    di_vec sum[ROWS][2] = {0};
     for (int64_t l = 0; l < x->depth; l++) {
-        vec b0 = *(const vec *)(b + l * PANEL), b1 = *(const vec *)(b + l * PANEL + LANES);
+        di_vec b0 = *(const di_vec *)(b + l * PANEL), b1 = *(const di_vec *)(b + l * PANEL + DI_LANES);
 #pragma GCC unroll 6
         for (int r = 0; r < rows; r++) {
             DI_REAL v = a[r * row + l * step];
@@ -89,7 +89,7 @@ static inline __attribute__((always_inline)) void multiply(const block *x, int r
     }
 #pragma GCC unroll 6
     for (int r = 0; r < rows; r++)
-        store(x, x->i + r, sum[r]);
+        put(x, x->i + r, sum[r]);
 }
 
 static inline __attribute__((always_inline)) void multiply_rows(const block *x, int64_t rows, bool packed) {

@@ -3,22 +3,7 @@
  * element is summed in one order that no other row or column has a say in: lanes along k where B is stored [n, k],
  * plainly in the order of k where it is stored [k, n]. */
 #include "kernels/gemm_tables.h"
-
-enum { LANES = 32 / sizeof(DI_REAL) };
-typedef DI_REAL vec __attribute__((vector_size(32)));
-typedef DI_REAL vec_unaligned __attribute__((vector_size(32), aligned(sizeof(DI_REAL)), may_alias));
-
-static inline vec load(const DI_REAL *x) { return *(const vec_unaligned *)x; }
-
-static inline DI_REAL lanes_sum(vec x) {
-    DI_REAL half[LANES / 2];
-    for (int i = 0; i < LANES / 2; i++)
-        half[i] = x[i] + x[i + LANES / 2];
-    DI_REAL sum = 0;
-    for (int i = 0; i < LANES / 2; i++)
-        sum += half[i];
-    return sum;
-}
+#include "kernels/vector.h"
 
 static inline void finish(const di_product *p, int64_t i, int64_t j, DI_REAL sum) {
     DI_REAL *c = (DI_REAL *)p->c + i * p->ldc + j;
@@ -33,16 +18,16 @@ static inline void finish(const di_product *p, int64_t i, int64_t j, DI_REAL sum
 static inline __attribute__((always_inline)) void dots(const di_product *p, int64_t i, int rows, int64_t j,
                                                        int columns) {
     const DI_REAL *a = (const DI_REAL *)p->a + i * p->lda, *b = (const DI_REAL *)p->b + j * p->ldb;
-    vec sum[3][8] = {0};
+    di_vec sum[3][8] = {0};
     int64_t l = 0;
-    for (; l + LANES <= p->k; l += LANES) {
-        vec bv[8];
+    for (; l + DI_LANES <= p->k; l += DI_LANES) {
+        di_vec bv[8];
 #pragma GCC unroll 8
         for (int c = 0; c < columns; c++)
-            bv[c] = load(b + c * p->ldb + l);
+            bv[c] = di_vec_load(b + c * p->ldb + l);
 #pragma GCC unroll 3
         for (int r = 0; r < rows; r++) {
-            vec av = load(a + r * p->lda + l);
+            di_vec av = di_vec_load(a + r * p->lda + l);
 #pragma GCC unroll 8
             for (int c = 0; c < columns; c++)
                 sum[r][c] += av * bv[c];
@@ -53,7 +38,7 @@ static inline __attribute__((always_inline)) void dots(const di_product *p, int6
             DI_REAL tail = 0;
             for (int64_t t = l; t < p->k; t++)
                 tail += a[r * p->lda + t] * b[c * p->ldb + t];
-            finish(p, i + r, j + c, lanes_sum(sum[r][c]) + tail);
+            finish(p, i + r, j + c, di_vec_sum(sum[r][c]) + tail);
         }
 }
 
@@ -74,16 +59,16 @@ static void columns_transposed(const di_product *p, int64_t first, int64_t count
             dots(p, i, 1, j, 1);
 }
 
-/* `vectors` times LANES columns from j of rows i … with B stored [k, n]. */
+/* `vectors` times DI_LANES columns from j of rows i … with B stored [k, n]. */
 static inline __attribute__((always_inline)) void axpys(const di_product *p, int64_t i, int rows, int64_t j,
                                                         int vectors) {
     const DI_REAL *a = (const DI_REAL *)p->a + i * p->lda, *b = (const DI_REAL *)p->b + j;
-    vec sum[3][4] = {0};
+    di_vec sum[3][4] = {0};
     for (int64_t l = 0; l < p->k; l++) {
-        vec bv[4];
+        di_vec bv[4];
 #pragma GCC unroll 4
         for (int v = 0; v < vectors; v++)
-            bv[v] = load(b + l * p->ldb + v * LANES);
+            bv[v] = di_vec_load(b + l * p->ldb + v * DI_LANES);
 #pragma GCC unroll 3
         for (int r = 0; r < rows; r++) {
             DI_REAL av = a[r * p->lda + l];
@@ -94,19 +79,19 @@ static inline __attribute__((always_inline)) void axpys(const di_product *p, int
     }
     for (int r = 0; r < rows; r++)
         for (int v = 0; v < vectors; v++)
-            for (int c = 0; c < LANES; c++)
-                finish(p, i + r, j + v * LANES + c, sum[r][v][c]);
+            for (int c = 0; c < DI_LANES; c++)
+                finish(p, i + r, j + v * DI_LANES + c, sum[r][v][c]);
 }
 
 static void columns_stored(const di_product *p, int64_t first, int64_t count) {
     int64_t j = first, end = first + count, i;
-    for (; j + 4 * LANES <= end; j += 4 * LANES) {
+    for (; j + 4 * DI_LANES <= end; j += 4 * DI_LANES) {
         for (i = 0; i + 3 <= p->m; i += 3)
             axpys(p, i, 3, j, 4);
         for (; i < p->m; i++)
             axpys(p, i, 1, j, 4);
     }
-    for (; j + LANES <= end; j += LANES)
+    for (; j + DI_LANES <= end; j += DI_LANES)
         for (i = 0; i < p->m; i++)
             axpys(p, i, 1, j, 1);
     const DI_REAL *a = p->a, *b = p->b;

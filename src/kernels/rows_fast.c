@@ -2,51 +2,39 @@
 /* The row kernels with vectors. A row is read from memory once; what follows finds it in the first cache. */
 #include "core/random.h"
 #include "kernels/rows.h"
+#include "kernels/vector.h"
 #include <math.h>
 #include <string.h>
-
-enum { VECTOR = DI_LEVEL >= 2 ? 32 : 16, LANES = VECTOR / sizeof(DI_REAL) };
-typedef DI_REAL vec __attribute__((vector_size(VECTOR)));
-typedef DI_REAL vec_unaligned __attribute__((vector_size(VECTOR), aligned(sizeof(DI_REAL)), may_alias));
-
-static inline vec load(const DI_REAL *x) { return *(const vec_unaligned *)x; }
-static inline void store(DI_REAL *x, vec v) { *(vec_unaligned *)x = v; }
-static inline DI_REAL total(vec v) {
-    DI_REAL sum = 0;
-    for (int i = 0; i < LANES; i++)
-        sum += v[i];
-    return sum;
-}
 
 /* ---- norms ----------------------------------------------------------------------------------------------------- */
 
 static double row_mean(const DI_REAL *x, int64_t width) {
-    vec s0 = {0}, s1 = {0}, s2 = {0}, s3 = {0};
+    di_vec s0 = {0}, s1 = {0}, s2 = {0}, s3 = {0};
     int64_t c = 0;
-    for (; c + 4 * LANES <= width; c += 4 * LANES) {
-        s0 += load(x + c);
-        s1 += load(x + c + LANES);
-        s2 += load(x + c + 2 * LANES);
-        s3 += load(x + c + 3 * LANES);
+    for (; c + 4 * DI_LANES <= width; c += 4 * DI_LANES) {
+        s0 += di_vec_load(x + c);
+        s1 += di_vec_load(x + c + DI_LANES);
+        s2 += di_vec_load(x + c + 2 * DI_LANES);
+        s3 += di_vec_load(x + c + 3 * DI_LANES);
     }
-    double sum = (double)total((s0 + s1) + (s2 + s3));
+    double sum = (double)di_vec_sum((s0 + s1) + (s2 + s3));
     for (; c < width; c++)
         sum += (double)x[c];
     return sum / (double)width;
 }
 
 static double row_square(const DI_REAL *x, DI_REAL mean, int64_t width) {
-    vec s0 = {0}, s1 = {0}, s2 = {0}, s3 = {0};
+    di_vec s0 = {0}, s1 = {0}, s2 = {0}, s3 = {0};
     int64_t c = 0;
-    for (; c + 4 * LANES <= width; c += 4 * LANES) {
-        vec d0 = load(x + c) - mean, d1 = load(x + c + LANES) - mean;
-        vec d2 = load(x + c + 2 * LANES) - mean, d3 = load(x + c + 3 * LANES) - mean;
+    for (; c + 4 * DI_LANES <= width; c += 4 * DI_LANES) {
+        di_vec d0 = di_vec_load(x + c) - mean, d1 = di_vec_load(x + c + DI_LANES) - mean;
+        di_vec d2 = di_vec_load(x + c + 2 * DI_LANES) - mean, d3 = di_vec_load(x + c + 3 * DI_LANES) - mean;
         s0 += d0 * d0;
         s1 += d1 * d1;
         s2 += d2 * d2;
         s3 += d3 * d3;
     }
-    double sum = (double)total((s0 + s1) + (s2 + s3));
+    double sum = (double)di_vec_sum((s0 + s1) + (s2 + s3));
     for (; c < width; c++)
         sum += ((double)x[c] - (double)mean) * ((double)x[c] - (double)mean);
     return sum / (double)width;
@@ -64,13 +52,13 @@ static void norm(const di_norm_rows *n, int64_t first, int64_t rows) {
             ((DI_REAL *)n->mean)[r] = mean;
         ((DI_REAL *)n->rstd)[r] = rstd;
         int64_t c = 0;
-        for (; c + LANES <= width; c += LANES) {
-            vec v = (load(x + c) - mean) * rstd;
+        for (; c + DI_LANES <= width; c += DI_LANES) {
+            di_vec v = (di_vec_load(x + c) - mean) * rstd;
             if (gain)
-                v *= load(gain + c);
+                v *= di_vec_load(gain + c);
             if (bias)
-                v += load(bias + c);
-            store(y + c, v);
+                v += di_vec_load(bias + c);
+            di_vec_store(y + c, v);
         }
         for (; c < width; c++)
             y[c] = (x[c] - mean) * rstd * (gain ? gain[c] : 1) + (bias ? bias[c] : 0);
@@ -86,28 +74,28 @@ static inline norm_sums row_sums(const di_norm_rows *n, const DI_REAL *x, const 
                                  DI_REAL *gains, DI_REAL *biases) {
     const DI_REAL *gain = n->gain;
     int64_t c = 0;
-    vec s0 = {0}, s1 = {0}, t0 = {0}, t1 = {0};
-    for (; c + 2 * LANES <= n->width; c += 2 * LANES) {
-        vec d0 = load(dy + c), d1 = load(dy + c + LANES);
-        vec x0 = (load(x + c) - mean) * rstd, x1 = (load(x + c + LANES) - mean) * rstd;
+    di_vec s0 = {0}, s1 = {0}, t0 = {0}, t1 = {0};
+    for (; c + 2 * DI_LANES <= n->width; c += 2 * DI_LANES) {
+        di_vec d0 = di_vec_load(dy + c), d1 = di_vec_load(dy + c + DI_LANES);
+        di_vec x0 = (di_vec_load(x + c) - mean) * rstd, x1 = (di_vec_load(x + c + DI_LANES) - mean) * rstd;
         if (gains) {
-            store(gains + c, load(gains + c) + d0 * x0);
-            store(gains + c + LANES, load(gains + c + LANES) + d1 * x1);
+            di_vec_store(gains + c, di_vec_load(gains + c) + d0 * x0);
+            di_vec_store(gains + c + DI_LANES, di_vec_load(gains + c + DI_LANES) + d1 * x1);
         }
         if (biases) {
-            store(biases + c, load(biases + c) + d0);
-            store(biases + c + LANES, load(biases + c + LANES) + d1);
+            di_vec_store(biases + c, di_vec_load(biases + c) + d0);
+            di_vec_store(biases + c + DI_LANES, di_vec_load(biases + c + DI_LANES) + d1);
         }
         if (gain) {
-            d0 *= load(gain + c);
-            d1 *= load(gain + c + LANES);
+            d0 *= di_vec_load(gain + c);
+            d1 *= di_vec_load(gain + c + DI_LANES);
         }
         s0 += d0;
         s1 += d1;
         t0 += d0 * x0;
         t1 += d1 * x1;
     }
-    norm_sums sums = {total(s0 + s1), total(t0 + t1)};
+    norm_sums sums = {di_vec_sum(s0 + s1), di_vec_sum(t0 + t1)};
     for (; c < n->width; c++) {
         DI_REAL xhat = (x[c] - mean) * rstd, g = dy[c] * (gain ? gain[c] : 1);
         if (gains)
@@ -132,12 +120,12 @@ static void norm_backward(const di_norm_rows *n, int64_t first, int64_t rows, vo
         DI_REAL *dx = (DI_REAL *)n->dx + r * width;
         DI_REAL g_mean = n->centred ? sums.g / (DI_REAL)width : 0, g_xhat = sums.g_xhat / (DI_REAL)width;
         int64_t c = 0;
-        for (; c + LANES <= width; c += LANES) {
-            vec xhat = (load(x + c) - mean) * rstd, g = load(dy + c);
+        for (; c + DI_LANES <= width; c += DI_LANES) {
+            di_vec xhat = (di_vec_load(x + c) - mean) * rstd, g = di_vec_load(dy + c);
             if (gain)
-                g *= load(gain + c);
-            vec d = rstd * (g - g_mean - xhat * g_xhat);
-            store(dx + c, n->add ? load(dx + c) + d : d);
+                g *= di_vec_load(gain + c);
+            di_vec d = rstd * (g - g_mean - xhat * g_xhat);
+            di_vec_store(dx + c, n->add ? di_vec_load(dx + c) + d : d);
         }
         for (; c < width; c++) {
             DI_REAL xhat = (x[c] - mean) * rstd, g = dy[c] * (gain ? gain[c] : 1);
@@ -153,8 +141,8 @@ static void add(const void *a, const void *b, void *y, int64_t count) {
     const DI_REAL *p = a, *q = b;
     DI_REAL *to = y;
     int64_t i = 0;
-    for (; i + LANES <= count; i += LANES)
-        store(to + i, load(p + i) + load(q + i));
+    for (; i + DI_LANES <= count; i += DI_LANES)
+        di_vec_store(to + i, di_vec_load(p + i) + di_vec_load(q + i));
     for (; i < count; i++)
         to[i] = p[i] + q[i];
 }
@@ -165,8 +153,9 @@ static void scale(const void *x, const void *gain, void *y, int64_t rows, int64_
         const DI_REAL *from = (const DI_REAL *)x + r * width;
         DI_REAL *to = (DI_REAL *)y + r * width;
         int64_t c = 0;
-        for (; c + LANES <= width; c += LANES)
-            store(to + c, accumulate ? load(to + c) + load(from + c) * load(g + c) : load(from + c) * load(g + c));
+        for (; c + DI_LANES <= width; c += DI_LANES)
+            di_vec_store(to + c, accumulate ? di_vec_load(to + c) + di_vec_load(from + c) * di_vec_load(g + c)
+                                            : di_vec_load(from + c) * di_vec_load(g + c));
         for (; c < width; c++)
             to[c] = accumulate ? to[c] + from[c] * g[c] : from[c] * g[c];
     }
@@ -176,17 +165,17 @@ static void sums(const void *x, const void *dy, int64_t rows, int64_t width, voi
     const DI_REAL *p = x, *q = dy;
     DI_REAL *sum = result;
     int64_t c = 0;
-    for (; c + 4 * LANES <= width; c += 4 * LANES) {
-        vec s[4];
+    for (; c + 4 * DI_LANES <= width; c += 4 * DI_LANES) {
+        di_vec s[4];
         for (int v = 0; v < 4; v++)
-            s[v] = load(sum + c + v * LANES);
+            s[v] = di_vec_load(sum + c + v * DI_LANES);
         for (int64_t r = 0; r < rows; r++)
             for (int v = 0; v < 4; v++) {
-                vec d = load(q + r * width + c + v * LANES);
-                s[v] += p ? d * load(p + r * width + c + v * LANES) : d;
+                di_vec d = di_vec_load(q + r * width + c + v * DI_LANES);
+                s[v] += p ? d * di_vec_load(p + r * width + c + v * DI_LANES) : d;
             }
         for (int v = 0; v < 4; v++)
-            store(sum + c + v * LANES, s[v]);
+            di_vec_store(sum + c + v * DI_LANES, s[v]);
     }
     for (; c < width; c++)
         for (int64_t r = 0; r < rows; r++)

@@ -12,14 +12,16 @@
 /* ---- gelu -------------------------------------------------------------------------------------------------------- */
 
 #if DI_IS_F32
-static const DI_REAL K = 3.5f, FAR = 14;
-static const DI_REAL TAIL[] = {0.744416078236f,    -0.565561761236f,  0.315424756691f,    -0.116052656098f,
-                               0.0174097568521f,   0.00649173144945f, -0.00318859002769f, -0.000497530880658f,
-                               0.000439105410481f, 0.000121321418673f};
+static const double K = 3.5;
+static const DI_REAL FAR = 14;
+static const double TAIL[] = {0.744416078236,    -0.565561761236,  0.315424756691,    -0.116052656098,
+                              0.0174097568521,   0.00649173144945, -0.00318859002769, -0.000497530880658,
+                              0.000439105410481, 0.000121321418673};
 static const di_bit HIGH_BITS = -4096;
 #else
-static const DI_REAL K = 4, FAR = 39;
-static const DI_REAL TAIL[] = {
+static const double K = 4;
+static const DI_REAL FAR = 39;
+static const double TAIL[] = {
     0.7552851304157514805,    -0.6078966419718917723,    0.3871374007422187228,    -0.1865218579596929902,
     0.06039657489070659866,   -0.007540188965622667848,  -0.003479692362371590582, 0.001630818442223942408,
     0.0001333442552244971784, -0.0002310948203047213916, -1.907873095933309144e-6, 0.00003514418781310421235,
@@ -30,25 +32,43 @@ static const di_bit HIGH_BITS = -134217728;
 #endif
 enum { TAIL_TERMS = sizeof TAIL / sizeof *TAIL };
 
-/* Φ(x), and exp(-x²/2) in *e. */
-static inline di_vec normal(di_vec x, di_vec *e) {
-    di_vec a = di_vec_min(di_vec_all(FAR), di_vec_abs(x));
+/* All but the exponential is computed in double, in vectors of WIDE lanes. */
+enum { WIDE = DI_VECTOR_BYTES / sizeof(double), PARTS = DI_LANES / WIDE };
+typedef double wide __attribute__((vector_size(DI_VECTOR_BYTES)));
+typedef int64_t wide_bits __attribute__((vector_size(DI_VECTOR_BYTES)));
+typedef DI_REAL narrow __attribute__((vector_size(WIDE * sizeof(DI_REAL)), aligned(sizeof(DI_REAL)), may_alias));
+
+static inline wide widen(const DI_REAL *x) { return __builtin_convertvector(*(const narrow *)x, wide); }
+
+/* exp(-a²/2) for a >= 0 */
+static inline di_vec bell(di_vec a) {
     di_vec high = (di_vec)((di_bits)a & HIGH_BITS), low = a - high; /* high² is exact */
     di_vec square = a * a, rest = ((high * high - square) + 2 * high * low) + low * low;
     di_vec y = di_vec_exp_low(square * (DI_REAL)-0.5);
-    y -= y * (rest * (DI_REAL)0.5);
-    di_vec inverse = 1 / (a + K), t = (a - K) * inverse, sum = di_vec_all(TAIL[TAIL_TERMS - 1]);
-#pragma GCC unroll 32
-    for (int i = TAIL_TERMS - 2; i >= 0; i--)
-        sum = sum * t + TAIL[i];
-    di_vec tail = y * (sum * inverse);
-    *e = y;
-    return di_vec_select(x < 0, tail, 1 - tail);
+    return y - y * (rest * (DI_REAL)0.5);
 }
 
-static inline di_vec gelu_of(di_vec x) {
-    di_vec e;
-    return x * normal(x, &e);
+/* x Φ(x), or its derivative Φ(x) + x φ(x). */
+static inline di_vec gelu_of(di_vec x, bool slope) {
+    DI_REAL from[DI_LANES], distance[DI_LANES], decay[DI_LANES], to[DI_LANES];
+    di_vec a = di_vec_min(di_vec_all(FAR), di_vec_abs(x));
+    di_vec_store(from, x);
+    di_vec_store(distance, a);
+    di_vec_store(decay, bell(a));
+#pragma GCC unroll 2
+    for (int part = 0; part < PARTS; part++) {
+        wide u = widen(from + part * WIDE), v = widen(distance + part * WIDE), e = widen(decay + part * WIDE);
+        wide inverse = 1 / (v + K), t = (v - K) * inverse, sum = TAIL[TAIL_TERMS - 1] - (wide){0};
+#pragma GCC unroll 32
+        for (int i = TAIL_TERMS - 2; i >= 0; i--)
+            sum = sum * t + TAIL[i];
+        wide tail = e * (sum * inverse), other = 1 - tail;
+        wide_bits negative = (wide_bits)(u < 0);
+        wide phi = (wide)((negative & (wide_bits)tail) | (~negative & (wide_bits)other));
+        wide y = slope ? phi + u * (e * 0.39894228040143267794) : u * phi;
+        *(narrow *)(to + part * WIDE) = __builtin_convertvector(y, narrow);
+    }
+    return di_vec_load(to);
 }
 
 static void gelu(const void *x, void *y, int64_t count) {
@@ -56,18 +76,13 @@ static void gelu(const void *x, void *y, int64_t count) {
     DI_REAL *to = y;
     int64_t i = 0;
     for (; i + DI_LANES <= count; i += DI_LANES)
-        di_vec_store(to + i, gelu_of(di_vec_load(from + i)));
+        di_vec_store(to + i, gelu_of(di_vec_load(from + i), false));
     if (i < count) {
         DI_REAL rest[DI_LANES] = {0};
         memcpy(rest, from + i, (size_t)(count - i) * sizeof *rest);
-        di_vec_store(rest, gelu_of(di_vec_load(rest)));
+        di_vec_store(rest, gelu_of(di_vec_load(rest), false));
         memcpy(to + i, rest, (size_t)(count - i) * sizeof *rest);
     }
-}
-
-static inline di_vec gelu_slope(di_vec x) {
-    di_vec e, phi = normal(x, &e);
-    return phi + x * (e * (DI_REAL)0.39894228040143267794);
 }
 
 static void gelu_backward(const void *x, const void *dy, void *dx, int64_t count, bool add) {
@@ -75,13 +90,13 @@ static void gelu_backward(const void *x, const void *dy, void *dx, int64_t count
     DI_REAL *to = dx;
     int64_t i = 0;
     for (; i + DI_LANES <= count; i += DI_LANES) {
-        di_vec d = di_vec_load(grad + i) * gelu_slope(di_vec_load(from + i));
+        di_vec d = di_vec_load(grad + i) * gelu_of(di_vec_load(from + i), true);
         di_vec_store(to + i, add ? di_vec_load(to + i) + d : d);
     }
     if (i < count) {
         DI_REAL rest[DI_LANES] = {0};
         memcpy(rest, from + i, (size_t)(count - i) * sizeof *rest);
-        di_vec_store(rest, gelu_slope(di_vec_load(rest)));
+        di_vec_store(rest, gelu_of(di_vec_load(rest), true));
         for (int64_t j = i; j < count; j++)
             to[j] = add ? to[j] + grad[j] * rest[j - i] : grad[j] * rest[j - i];
     }

@@ -11,7 +11,8 @@ static void norm(const di_norm_rows *n, int64_t first, int64_t rows) {
         DI_REAL *y = (DI_REAL *)n->y + r * n->width;
         double mean = 0, square = 0;
         for (int64_t c = 0; c < n->width && n->centred; c++)
-            mean += (double)x[c] / (double)n->width;
+            mean += (double)x[c];
+        mean /= (double)n->width;
         for (int64_t c = 0; c < n->width; c++)
             square += ((double)x[c] - mean) * ((double)x[c] - mean);
         double rstd = 1 / sqrt(square / (double)n->width + n->eps);
@@ -35,9 +36,11 @@ static void norm_backward(const di_norm_rows *n, int64_t first, int64_t rows, vo
         double g_mean = 0, g_xhat = 0;
         for (int64_t c = 0; c < n->width; c++) {
             double g = (double)dy[c] * (gain ? (double)gain[c] : 1);
-            g_mean += g / (double)n->width;
-            g_xhat += g * ((double)x[c] - mean) * rstd / (double)n->width;
+            g_mean += g;
+            g_xhat += g * ((double)x[c] - mean) * rstd;
         }
+        g_mean /= (double)n->width;
+        g_xhat /= (double)n->width;
         for (int64_t c = 0; c < n->width; c++) {
             double g = (double)dy[c] * (gain ? (double)gain[c] : 1), xhat = ((double)x[c] - mean) * rstd;
             double d = rstd * (g - (n->centred ? g_mean : 0) - xhat * g_xhat);

@@ -70,8 +70,8 @@ static void near_size(const char *what, const buffer *a, const buffer *b, int64_
     for (int64_t i = 0; i < count; i++) {
         double x = get(a, i), y = get(b, i);
         if (!((isnan(x) && isnan(y)) || fabs(x - y) <= tolerance * most))
-            fail_msg("%s, %s, element %lld: %.9g, by the formula %.9g", what, a->dtype == DI_F64 ? "f64" : "f32",
-                     (long long)i, x, y);
+            fail_msg("%s, %s, element %lld: %.17g, by the formula %.17g (size %g)", what,
+                     a->dtype == DI_F64 ? "f64" : "f32", (long long)i, x, y, most);
     }
 }
 
@@ -132,8 +132,9 @@ static void check_norm(di_dtype dtype, di_level level) {
                 norm.gain = form & 2 ? gain.data : NULL, norm.bias = form & 4 ? bias.data : NULL, norm.add = form & 4;
                 run_norm(di_rows_of(dtype, level), norm, &fast, dtype, ROWS, form & 2);
                 run_norm(di_rows_of(dtype, DI_PLAIN), norm, &plain, dtype, ROWS, form & 2);
-                /* A mean that is rounded moves x - mean by as much: rstd |mean| units, beside the numbers near 10. */
-                double unit = dtype == DI_F64 ? 2e-15 : 5e-7, size = 10, slope = 0;
+                /* A mean that is rounded moves x - mean by as much: rstd |mean| units, beside the numbers near 10. The
+                 * formula's own sum of 384 doubles may be 2e-14 off. */
+                double unit = dtype == DI_F64 ? 1e-14 : 5e-7, size = 10, slope = 0;
                 for (int64_t r = 0; r < ROWS; r++) {
                     double rstd = r == 2 && form & 8 ? 0 : get(&plain.rstd, r);
                     size = fmax(size, form & 1 && rstd > 0 ? 10 * (1 + rstd * fabs(get(&plain.mean, r))) : 10);

@@ -96,7 +96,7 @@ static void test_kill_9_then_resume_gives_the_same_bytes(void **state) {
         }
         if (access(killed, R_OK) != 0)
             continue; /* every life was too short to write anything */
-        run(line(argv, "train", NULL, "--resume", killed, NULL));
+        run(line(argv, "train", NULL, "--resume", killed, "--threads", "1", "--every", "0", NULL));
         assert_code(&result, 0);
         assert_true(same_files(alone, killed));
     }
@@ -109,9 +109,9 @@ static void test_ctrl_c_saves_and_says_so(void **state) {
     scratch_path("alone2", alone);
     scratch_path("interrupted", path);
     scratch_path("process.err", err);
-    run(line(argv, "train", tiny, "--checkpoint", alone, "--steps", "2000", NULL));
+    run(line(argv, "train", tiny, "--checkpoint", alone, "--steps", "1500", NULL));
     assert_code(&result, 0);
-    line(argv, "train", tiny, "--checkpoint", path, "--every", "0", "--steps", "2000", NULL);
+    line(argv, "train", tiny, "--checkpoint", path, "--every", "0", "--steps", "1500", NULL);
     pid_t pid = process_begin(argv);
     while (access(path, R_OK) != 0) /* written at the start */
         sleep_milliseconds(1);
@@ -119,7 +119,7 @@ static void test_ctrl_c_saves_and_says_so(void **state) {
     kill(pid, SIGINT);
     assert_int_equal(process_wait(pid), 130);
     assert_false(same_files(alone, path));
-    run(line(argv, "train", NULL, "--resume", path, NULL));
+    run(line(argv, "train", NULL, "--resume", path, "--threads", "1", NULL));
     assert_code(&result, 0);
     assert_err_has(&result, "goes on after step ");
     assert_true(same_files(alone, path));

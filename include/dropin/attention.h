@@ -23,7 +23,8 @@ extern "C" {
 #endif
 
 /* Element [b, t, h, c] lies at data[b batch_stride + t length_stride + h head_stride + c]. Packed sequences:
- * [total, heads, dim], batch_stride is not read. */
+ * [total, heads, dim], batch_stride is not read. Inputs may have any strides; those of `out` and of gradients must
+ * nest, so that no two rows overlap. Results overlap no input. */
 typedef struct di_heads {
     void *data;
     int64_t batch_stride, length_stride, head_stride;
@@ -44,7 +45,7 @@ typedef struct di_attention_shape {
     di_dtype dtype;             /* of q, k, v, out and every gradient: DI_F32 or DI_F64 */
     int64_t batch;              /* sequences, also when packed */
     int64_t q_length, k_length; /* padded lengths; packed: the longest sequence */
-    int64_t heads, kv_heads;    /* heads is a multiple of kv_heads */
+    int64_t heads, kv_heads;    /* 1 … 4096; heads is a multiple of kv_heads */
     int64_t dim, dim_v;         /* 1 … 512 */
     di_mask mask;
 } di_attention_shape;
@@ -144,7 +145,9 @@ DI_CALL di_status di_attention_backward(const di_exec *exec, const di_attention 
 
 /* Decode. A state holds the keys and values of `shape->batch` sequences of at most `capacity` tokens each. `step`
  * appends io->k, io->v (shape->q_length = shape->k_length new tokens; mask.q_lengths gives fewer for some sequences)
- * and attends causally to everything stored, within mask.left. DI_ERANGE beyond the capacity, state unchanged. */
+ * and attends causally to everything stored, within mask.left (mask.right = 0; no other mask, no key bias, no dropout).
+ * DI_ERANGE beyond the capacity, state unchanged. The state is the caller's, aligned to 8. sigmoid:bias=auto needs the
+ * number that a module stored, in io->parameters[0]. */
 DI_CALL di_status di_attention_state_bytes(const di_attention *record, const void *options,
                                            const di_attention_shape *shape, int64_t capacity, int64_t *bytes);
 DI_CALL di_status di_attention_state_init(const di_attention *record, const void *options,

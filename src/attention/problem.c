@@ -373,6 +373,7 @@ static di_status attend_to_cache(const di_exec *exec, const di_attention_terms *
     di_cache_views(state, &inner.k, &inner.v);
     terms_scratch scratch = scratch_of(terms, &whole, false, behind.work);
     di_attention_problem problem = problem_of(exec, terms, &whole, &inner, &scratch, false);
+    problem.dropout = 0; /* decoding is no training */
     di_exec rest = rest_of(&behind, &scratch);
     const di_attention_table *table = table_of(exec, shape);
     return shape->q_length <= DI_DECODE_ROWS ? table->decode(&rest, &problem) : table->forward(&rest, &problem);

@@ -123,11 +123,15 @@ di_status di_attention_check_state(const di_attention *record, const void *state
     const di_cache *cache = state;
     if (status == DI_OK)
         status = check_belongs(cache, record, shape);
-    for (int64_t b = 0; status == DI_OK && b < shape->batch; b++)
+    for (int64_t b = 0; status == DI_OK && b < shape->batch; b++) {
+        if (cache->lengths[b] < 0 || cache->lengths[b] > cache->capacity)
+            return di_fail(DI_ESTATE, "attention: the state is damaged: sequence %lld holds %d tokens of %lld",
+                           (long long)b, cache->lengths[b], (long long)cache->capacity);
         if (cache->lengths[b] + di_cache_new_tokens(shape, b) > cache->capacity)
             return di_fail(
                 DI_ERANGE, "attention: sequence %lld holds %d tokens and gets %lld more; its capacity is %lld",
                 (long long)b, cache->lengths[b], (long long)di_cache_new_tokens(shape, b), (long long)cache->capacity);
+    }
     return status;
 }
 
@@ -147,7 +151,6 @@ di_status di_attention_state_init(const di_attention *record, const void *option
     di_cache *cache = state;
     memset(cache, 0, (size_t)di_cache_header_bytes(shape->batch));
     cache->magic = cache_magic;
-    cache->bytes = bytes;
     strncpy(cache->part, record->part.name, sizeof cache->part - 1);
     cache->batch = shape->batch;
     cache->kv_heads = shape->kv_heads;

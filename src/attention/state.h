@@ -10,7 +10,6 @@
 
 typedef struct di_cache {
     uint64_t magic;
-    int64_t bytes; /* of the whole state */
     char part[32]; /* name of the record that it belongs to */
     int64_t batch, kv_heads, dim, dim_v, capacity;
     int32_t dtype;

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Decoding: the whole = in chunks = step by step, for every part that has a state, at every level. */
+#include "attention/state.h"
 #include "tests/support/attention_reference.h"
 
 #include <math.h>
@@ -224,6 +225,10 @@ static void test_refusals(void **state) {
     expect_failure(step(&data, cache, 5, 0, 1), DI_ESTATE, "not initialised");
     *(uint64_t *)cache ^= 1;
     expect_failure(step(&data, NULL, 5, 0, 1), DI_EINVAL, "state=NULL");
+    expect_failure(step(&data, (char *)cache + 4, 5, 0, 1), DI_EINVAL, "aligned to 8 bytes");
+    ((di_cache *)cache)->lengths[1] = 6;
+    expect_failure(step(&data, cache, 5, 0, 1), DI_ESTATE, "damaged: sequence 1 holds 6 tokens of 5");
+    ((di_cache *)cache)->lengths[1] = 0;
     data.shape.kv_heads = 1;
     expect_failure(step(&data, cache, 5, 0, 1), DI_ESHAPE, "kv_heads=1; the state was made for 2");
     data.shape.kv_heads = 2;

@@ -429,7 +429,7 @@ static di_var attend(di_gpt *gpt, di_tape *tape, int64_t layer, di_var x, int64_
     if (o->rope)
         h = di_rope(tape, h, o->heads + o->kv_heads, rope_base, (di_rope_layout)o->rope_layout, pass->offsets);
     if (pass->states)
-        h = di_attend_step(tape, block->attention, pass->states[layer], pass->capacity, h, o->window);
+        h = di_attend_step(tape, block->attention, pass->states[layer], pass->capacity, h, pass->left);
     else
         h = di_attend_packed(tape, block->attention, h, o->window, 0, (di_var){0}, pass->samples);
     return di_reshape(tape, h, 3, (const int64_t[]){batch, length, o->width});

@@ -45,7 +45,8 @@ DI_API di_var di_gpt_attended(di_gpt *gpt, di_tape *tape, di_var tokens);
 
 /* ---- decoding with a cache ---- */
 typedef struct di_gpt_decoder di_gpt_decoder;
-/* `batch` sequences of at most `capacity` tokens (more than options->context is refused unless rope is on). */
+/* `batch` sequences of at most `capacity` tokens. More than options->context is refused unless rope is on; then every
+ * token sees the last `context` tokens, itself included (where the attention has a window). */
 DI_CALL di_status di_gpt_decoder_create(const di_exec *exec, di_gpt *gpt, int64_t batch, int64_t capacity,
                                         di_gpt_decoder **decoder);
 DI_API void di_gpt_decoder_destroy(di_gpt_decoder *decoder);

@@ -23,19 +23,28 @@ struct di_gpt_decoder {
     decoder_tape tapes[2];
 };
 
-static di_attention_shape state_shape(const di_gpt *gpt, int64_t batch) {
+/* Beyond the context a token sees as many tokens as it saw in training, the last ones: more of them, or farther ones,
+ * it never learned to weigh (sigmoid's bias is the context's, and so are the angles of rope). */
+static int64_t window(const di_gpt *gpt, int64_t capacity) {
+    const gpt_options *o = &gpt->options;
+    const di_part *part = &di_attention_module_record(gpt->blocks[0].attention)->part;
+    bool limited = o->window >= 0 && o->window < o->context;
+    return capacity > o->context && !limited && (part->traits & DI_WINDOW) ? o->context - 1 : o->window;
+}
+
+static di_attention_shape state_shape(const di_gpt *gpt, int64_t batch, int64_t capacity) {
     const gpt_options *o = &gpt->options;
     di_attention_shape shape;
     di_attention_shape_init(&shape, gpt->dtype, batch, 1, 1, o->heads, o->width / o->heads, true);
     shape.kv_heads = o->kv_heads;
-    shape.mask.left = o->window;
+    shape.mask.left = window(gpt, capacity);
     return shape;
 }
 
 /* Bytes of one layer's state, rounded so that the next one is aligned. */
 static di_status layer_bytes(di_gpt *gpt, int64_t batch, int64_t capacity, int64_t *bytes) {
     di_attention_module *module = gpt->blocks[0].attention;
-    di_attention_shape shape = state_shape(gpt, batch);
+    di_attention_shape shape = state_shape(gpt, batch, capacity);
     di_status status = di_attention_state_bytes(di_attention_module_record(module), di_attention_module_options(module),
                                                 &shape, capacity, bytes);
     if (status == DI_OK)
@@ -79,7 +88,7 @@ static di_status build(di_gpt_decoder *decoder) {
         decoder->tokens = memory;
     if (status == DI_OK && (status = di_allocate(exec, (size_t)decoder->batch * 4, "gpt: positions", &memory)) == DI_OK)
         decoder->offsets = memory;
-    di_attention_shape shape = state_shape(gpt, decoder->batch);
+    di_attention_shape shape = state_shape(gpt, decoder->batch, decoder->capacity);
     for (int64_t layer = 0; layer < layers && status == DI_OK; layer++) {
         di_attention_module *module = gpt->blocks[layer].attention;
         decoder->state[layer] = decoder->states + layer * decoder->state_bytes;
@@ -143,7 +152,8 @@ static di_status tape_for(di_gpt_decoder *decoder, int64_t length, decoder_tape 
     if (status == DI_OK) {
         const gpt_pass pass = {.offsets = di_external(slot->tape, &offsets, false),
                                .states = decoder->state,
-                               .capacity = decoder->capacity};
+                               .capacity = decoder->capacity,
+                               .left = window(decoder->gpt, decoder->capacity)};
         slot->logits = di_gpt_record(decoder->gpt, slot->tape, di_external(slot->tape, &tokens, false), &pass);
         status = di_tape_status(slot->tape);
     }

@@ -39,6 +39,7 @@ typedef struct gpt_pass {
     di_var offsets;      /* I32 [batch], position of the first token; {0}: 0 */
     void *const *states; /* one a layer; NULL: whole sequences */
     int64_t capacity;    /* of the states */
+    int64_t left;        /* with states: the window; whole sequences have the options' */
 } gpt_pass;
 
 /* tokens I32 [batch, length] → logits [batch, length, vocabulary], or [batch, vocabulary] of the last token with

@@ -139,23 +139,41 @@ static void test_the_buffer_has_an_end(void **state) {
     di_gpt_destroy(gpt);
 }
 
-/* With rope the context is what was trained on, not the end. */
+/* With rope the context is what was trained on, not the end: beyond it a window of that size moves along. */
 static void test_rope_goes_beyond_the_context(void **state) {
     (void)state;
     di_exec exec = make_exec();
-    di_gpt *gpt = make_gpt(&exec, DI_F32, "context=4", "softmax");
+    /* The same weights, for their names and shapes are the same; the bias would follow the context. */
+    di_gpt *gpt = make_gpt(&exec, DI_F64, "init=0.3,context=8", "sigmoid:bias=-2");
+    di_gpt *wide = make_gpt(&exec, DI_F64, "init=0.3,context=20,window=7", "sigmoid:bias=-2");
+    int32_t tokens[BATCH * LENGTH];
+    static double reference[BATCH * LENGTH * VOCABULARY];
+    double logits[BATCH * VOCABULARY];
+    fill_tokens(tokens);
+    whole(&exec, wide, DI_F64, tokens, reference);
     di_gpt_decoder *decoder;
-    int32_t token = 1;
-    float logits[VOCABULARY];
-    assert_int_equal(di_gpt_decoder_create(&exec, gpt, 1, 12, &decoder), DI_OK);
-    for (int i = 0; i < 12; i++)
-        assert_int_equal(di_gpt_decoder_push(decoder, &token, 1, logits), DI_OK);
+    assert_int_equal(di_gpt_decoder_create(&exec, gpt, BATCH, LENGTH, &decoder), DI_OK);
+    for (int64_t at = 0; at < LENGTH; at++) {
+        push_chunk(decoder, tokens, at, 1, logits);
+        for (int64_t i = 0; i < BATCH * VOCABULARY; i++) {
+            double want = reference[(i / VOCABULARY * LENGTH + at) * VOCABULARY + i % VOCABULARY];
+            assert_true(fabs(want - logits[i]) <= 1e-12 * fmax(1, fabs(want)));
+        }
+    }
+    di_gpt_decoder_destroy(decoder);
+    di_gpt_destroy(wide);
+    di_gpt_destroy(gpt);
+}
+
+static void test_the_cache_is_keys_and_values(void **state) {
+    (void)state;
+    di_exec exec = make_exec();
+    di_gpt *gpt = make_gpt(&exec, DI_F32, "", "softmax");
     int64_t short_bytes, long_bytes;
     assert_int_equal(di_gpt_cache_bytes(gpt, 1, 1024, &short_bytes), DI_OK);
     assert_int_equal(di_gpt_cache_bytes(gpt, 1, 2048, &long_bytes), DI_OK);
     /* keys and values: 2 tensors, 2 layers, 64 features of 4 bytes a token */
     assert_int_equal(long_bytes - short_bytes, 1024 * 2 * 2 * 64 * 4);
-    di_gpt_decoder_destroy(decoder);
     di_gpt_destroy(gpt);
 }
 
@@ -243,6 +261,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_decoding_gives_what_the_whole_gives),
                                        cmocka_unit_test(test_the_buffer_has_an_end),
                                        cmocka_unit_test(test_rope_goes_beyond_the_context),
+                                       cmocka_unit_test(test_the_cache_is_keys_and_values),
                                        cmocka_unit_test(test_every_allocation_of_decoding_may_fail),
                                        cmocka_unit_test(test_temperature_zero_takes_the_largest),
                                        cmocka_unit_test(test_top_k_keeps_the_lowest_of_equals),

@@ -26,7 +26,8 @@ else()
       add_dependencies(${name} dropin) # some tests run the command
     endif()
     add_test(NAME ${name} COMMAND ${name})
-    set_tests_properties(${name} PROPERTIES TIMEOUT 900)
+    # short spinning: several tests share the cores
+    set_tests_properties(${name} PROPERTIES TIMEOUT 900 ENVIRONMENT GOMP_SPINCOUNT=1000)
   endforeach()
 endif()
 foreach(folder examples bench)

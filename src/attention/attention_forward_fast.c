@@ -110,7 +110,7 @@ static void tile_step(const job *run, const tiles *b, const di_head *head, int64
         careful_add(rows, l->v_step, columns, b->score, *b->alive, b->values, b->factor, out, l->v_step);
     else
         di_tile_rescale_add(padded, l->v_step / DI_NR, width, b->score + columns.first, DI_SCORE_STEP,
-                            b->values + columns.first * DI_NR, DI_KEY_TILE * DI_NR, DI_NR, b->factor, out, l->v_step);
+                            b->values + columns.first * DI_NR, DI_KEY_TILE * DI_NR, b->factor, out, l->v_step);
 }
 
 /* Writes the rows of a finished tile; rows without keys are 0. */
@@ -137,20 +137,6 @@ static void tile_store(const job *run, const tiles *b, const di_head *head, int6
     }
 }
 
-/* Tile number t of a (sequence, key head): its head and rows. */
-typedef struct place {
-    int64_t h, i0, rows, valid; /* rows of the tile, and how many of them hold queries */
-} place;
-
-static place place_of(const job *run, const di_sequence *sequence, int64_t kv_head, int64_t t) {
-    const di_attention_shape *shape = &run->problem->shape;
-    place at = {.h = kv_head * (shape->heads / shape->kv_heads) + t / run->l.head_tiles,
-                .i0 = t % run->l.head_tiles * DI_QUERY_TILE};
-    at.rows = di_max(di_min(sequence->q_rows - at.i0, DI_QUERY_TILE), 0);
-    at.valid = di_max(di_min(sequence->q_length - at.i0, DI_QUERY_TILE), 0);
-    return at;
-}
-
 static di_status forward_task(void *user, int64_t index, int32_t worker) {
     const job *run = user;
     const di_attention_problem *problem = run->problem;
@@ -167,14 +153,11 @@ static di_status forward_task(void *user, int64_t index, int32_t worker) {
     int64_t last = di_min(first + l->block_tiles, l->head_tiles * (shape->heads / shape->kv_heads));
     int64_t from = sequence.k_length, to = 0; /* keys that the block sees */
     for (int64_t t = first; t < last; t++) {
-        place at = place_of(run, &sequence, kv_head, t);
-        int64_t row = (t - first) * DI_QUERY_TILE, lo, hi, unused;
+        di_place at = di_place_of(shape, &sequence, kv_head, l->head_tiles, t);
+        int64_t row = (t - first) * DI_QUERY_TILE;
         if (!at.valid)
             continue;
-        di_key_range(&shape->mask, &sequence, at.i0, &lo, &unused);
-        di_key_range(&shape->mask, &sequence, at.i0 + at.valid - 1, &unused, &hi);
-        from = di_min(from, lo);
-        to = di_max(to, hi);
+        di_place_keys(&shape->mask, &sequence, &at, &from, &to);
         di_pack_tile(at.valid, di_round_up(at.valid, DI_MR), shape->dim,
                      (const DI_REAL *)problem->q.data +
                          di_heads_at(&problem->q, packed, batch, sequence.q_start, at.i0, at.h),
@@ -199,7 +182,7 @@ static di_status forward_task(void *user, int64_t index, int32_t worker) {
         di_pack_transposed(keys, padded, shape->dim, k, problem->k.length_stride, b.keys);
         bool finite = di_pack_rows(keys, DI_KEY_TILE, shape->dim_v, v, problem->v.length_stride, 1, b.values);
         for (int64_t t = first; t < last; t++) {
-            place at = place_of(run, &sequence, kv_head, t);
+            di_place at = di_place_of(shape, &sequence, kv_head, l->head_tiles, t);
             if (!at.valid)
                 continue;
             di_head head = di_head_of(problem, batch, at.h);
@@ -207,7 +190,7 @@ static di_status forward_task(void *user, int64_t index, int32_t worker) {
         }
     }
     for (int64_t t = first; t < last; t++) {
-        place at = place_of(run, &sequence, kv_head, t);
+        di_place at = di_place_of(shape, &sequence, kv_head, l->head_tiles, t);
         di_head head = di_head_of(problem, batch, at.h);
         tile_store(run, &b, &head, (t - first) * DI_QUERY_TILE, at.i0, at.rows);
     }

@@ -48,6 +48,33 @@ static inline di_head di_head_of(const di_attention_problem *problem, int64_t b,
     return head;
 }
 
+/* Query tile number t of one (sequence, key head): tiles of `head_tiles` a head, for the heads that share the key head.
+ */
+typedef struct di_place {
+    int64_t h, i0, rows, valid; /* rows of the result, and how many of them hold queries */
+} di_place;
+
+static inline di_place di_place_of(const di_attention_shape *shape, const di_sequence *sequence, int64_t kv_head,
+                                   int64_t head_tiles, int64_t t) {
+    di_place at = {.h = kv_head * (shape->heads / shape->kv_heads) + t / head_tiles,
+                   .i0 = t % head_tiles * DI_QUERY_TILE};
+    at.rows = di_max(di_min(sequence->q_rows - at.i0, DI_QUERY_TILE), 0);
+    at.valid = di_max(di_min(sequence->q_length - at.i0, DI_QUERY_TILE), 0);
+    return at;
+}
+
+/* Widens [*from, *to) by the keys that the valid rows of a tile see. */
+static inline void di_place_keys(const di_mask *mask, const di_sequence *sequence, const di_place *at, int64_t *from,
+                                 int64_t *to) {
+    int64_t lo, hi, unused;
+    if (at->valid == 0)
+        return;
+    di_key_range(mask, sequence, at->i0, &lo, &unused);
+    di_key_range(mask, sequence, at->i0 + at->valid - 1, &unused, &hi);
+    *from = di_min(*from, lo);
+    *to = di_max(*to, hi);
+}
+
 /* Columns [first, last) of the key tile at j0 that rows i0 … i0+rows-1 need, in whole panels. `lean`: every one of
  * these pairs is kept and its logit is scale q·k + bias. */
 typedef struct di_columns {

@@ -66,12 +66,12 @@ static inline void di_tile_multiply(int64_t rows, int64_t panels, int64_t depth,
 
 /* c = factor[row] c + a b. */
 static inline void di_tile_rescale_add(int64_t rows, int64_t panels, int64_t depth, const DI_REAL *a, int64_t lda,
-                                       const DI_REAL *b, int64_t panel_step, int64_t b_step, const DI_REAL *factor,
-                                       DI_REAL *c, int64_t ldc) {
+                                       const DI_REAL *b, int64_t panel_step, const DI_REAL *factor, DI_REAL *c,
+                                       int64_t ldc) {
     for (int64_t p = 0; p < panels; p++)
         for (int64_t r = 0; r < rows; r += DI_MR) {
             di_vec acc[DI_MR][2];
-            di_tile_micro(depth, a + r * lda, lda, 1, b + p * panel_step, b_step, acc);
+            di_tile_micro(depth, a + r * lda, lda, 1, b + p * panel_step, DI_NR, acc);
             for (int32_t i = 0; i < DI_MR; i++) {
                 DI_REAL *to = c + (r + i) * ldc + p * DI_NR;
                 di_vec_store(to, di_vec_load(to) * factor[r + i] + acc[i][0]);
@@ -96,29 +96,17 @@ static inline void di_tile_transposed_add(int64_t rows, int64_t panels, int64_t 
         }
 }
 
-/* c[rows, width] += a b for a result of any size and row step: what hangs over the edge is computed and dropped. */
-static inline void di_tile_add_edges(int64_t rows, int64_t width, int64_t depth, const DI_REAL *a, int64_t lda,
-                                     const DI_REAL *b, int64_t panel_step, int64_t b_step, DI_REAL *c, int64_t ldc) {
-    for (int64_t r = 0; r < rows; r += DI_MR)
-        for (int64_t first = 0; first < width; first += DI_NR) {
+/* c += a b. */
+static inline void di_tile_add(int64_t rows, int64_t panels, int64_t depth, const DI_REAL *a, int64_t lda,
+                               const DI_REAL *b, int64_t panel_step, DI_REAL *c, int64_t ldc) {
+    for (int64_t p = 0; p < panels; p++)
+        for (int64_t r = 0; r < rows; r += DI_MR) {
             di_vec acc[DI_MR][2];
-            di_tile_micro(depth, a + r * lda, lda, 1, b + first / DI_NR * panel_step, b_step, acc);
-            int64_t height = rows - r < DI_MR ? rows - r : DI_MR, count = width - first < DI_NR ? width - first : DI_NR;
-            DI_REAL *to = c + r * ldc + first;
-            if (height == DI_MR && count == DI_NR) {
-                for (int32_t i = 0; i < DI_MR; i++, to += ldc) {
-                    di_vec_store(to, di_vec_load(to) + acc[i][0]);
-                    di_vec_store(to + DI_LANES, di_vec_load(to + DI_LANES) + acc[i][1]);
-                }
-            } else {
-                DI_REAL whole[DI_MR][DI_NR];
-                for (int32_t i = 0; i < DI_MR; i++) {
-                    di_vec_store(whole[i], acc[i][0]);
-                    di_vec_store(whole[i] + DI_LANES, acc[i][1]);
-                }
-                for (int64_t i = 0; i < height; i++, to += ldc)
-                    for (int64_t j = 0; j < count; j++)
-                        to[j] += whole[i][j];
+            di_tile_micro(depth, a + r * lda, lda, 1, b + p * panel_step, DI_NR, acc);
+            for (int32_t i = 0; i < DI_MR; i++) {
+                DI_REAL *to = c + (r + i) * ldc + p * DI_NR;
+                di_vec_store(to, di_vec_load(to) + acc[i][0]);
+                di_vec_store(to + DI_LANES, di_vec_load(to + DI_LANES) + acc[i][1]);
             }
         }
 }
@@ -179,22 +167,79 @@ static inline bool di_pack_rows(int64_t rows, int64_t padded, int64_t width, con
     return di_vec_sum(poison) + rest == 0;
 }
 
+/* DI_LANES rows, `step` apart, by DI_QUAD columns: column e of them becomes out[e]. Rows half a vector apart share a
+ * register, so that all that follows stays within 16 bytes, where shuffles are cheap. */
+enum { DI_QUAD = 16 / sizeof(DI_REAL) };
+typedef DI_REAL di_quad __attribute__((vector_size(16)));
+typedef DI_REAL di_quad_anywhere __attribute__((vector_size(16), aligned(sizeof(DI_REAL)), may_alias));
+
+static inline __attribute__((always_inline)) void di_transpose(const DI_REAL *x, int64_t step, di_vec out[DI_QUAD]) {
+    di_vec v[DI_QUAD];
+    for (int32_t r = 0; r < DI_QUAD; r++) {
+        di_quad low = *(const di_quad_anywhere *)(x + r * step);
+#if DI_LEVEL >= 2
+        di_quad high = *(const di_quad_anywhere *)(x + (r + DI_QUAD) * step);
+#if DI_IS_F32
+        v[r] = __builtin_shufflevector(low, high, 0, 1, 2, 3, 4, 5, 6, 7);
+#else
+        v[r] = __builtin_shufflevector(low, high, 0, 1, 2, 3);
+#endif
+#else
+        v[r] = low;
+#endif
+    }
+#if DI_LEVEL >= 2 && DI_IS_F32
+    di_vec a = __builtin_shufflevector(v[0], v[1], 0, 8, 1, 9, 4, 12, 5, 13);
+    di_vec b = __builtin_shufflevector(v[0], v[1], 2, 10, 3, 11, 6, 14, 7, 15);
+    di_vec c = __builtin_shufflevector(v[2], v[3], 0, 8, 1, 9, 4, 12, 5, 13);
+    di_vec d = __builtin_shufflevector(v[2], v[3], 2, 10, 3, 11, 6, 14, 7, 15);
+    out[0] = __builtin_shufflevector(a, c, 0, 1, 8, 9, 4, 5, 12, 13);
+    out[1] = __builtin_shufflevector(a, c, 2, 3, 10, 11, 6, 7, 14, 15);
+    out[2] = __builtin_shufflevector(b, d, 0, 1, 8, 9, 4, 5, 12, 13);
+    out[3] = __builtin_shufflevector(b, d, 2, 3, 10, 11, 6, 7, 14, 15);
+#elif DI_LEVEL >= 2
+    out[0] = __builtin_shufflevector(v[0], v[1], 0, 4, 2, 6);
+    out[1] = __builtin_shufflevector(v[0], v[1], 1, 5, 3, 7);
+#elif DI_IS_F32
+    di_vec a = __builtin_shufflevector(v[0], v[1], 0, 4, 1, 5), b = __builtin_shufflevector(v[0], v[1], 2, 6, 3, 7);
+    di_vec c = __builtin_shufflevector(v[2], v[3], 0, 4, 1, 5), d = __builtin_shufflevector(v[2], v[3], 2, 6, 3, 7);
+    out[0] = __builtin_shufflevector(a, c, 0, 1, 4, 5);
+    out[1] = __builtin_shufflevector(a, c, 2, 3, 6, 7);
+    out[2] = __builtin_shufflevector(b, d, 0, 1, 4, 5);
+    out[3] = __builtin_shufflevector(b, d, 2, 3, 6, 7);
+#else
+    out[0] = __builtin_shufflevector(v[0], v[1], 0, 2);
+    out[1] = __builtin_shufflevector(v[0], v[1], 1, 3);
+#endif
+}
+
 /* The transpose: panels to[padded / DI_NR][width][DI_NR] whose columns are the rows of `from`. */
 static inline bool di_pack_transposed(int64_t rows, int64_t padded, int64_t width, const DI_REAL *from,
                                       int64_t from_step, DI_REAL *to) {
-    DI_REAL poison = 0;
+    di_vec poison = {0};
+    DI_REAL rest = 0;
     for (int64_t first = 0; first < padded; first += DI_NR, to += width * DI_NR) {
-        int64_t count = rows - first < DI_NR ? rows - first : DI_NR;
+        int64_t count = rows - first < DI_NR ? rows - first : DI_NR, c = 0;
+        const DI_REAL *x = from + first * from_step;
         if (count < DI_NR)
             memset(to, 0, (size_t)(width * DI_NR) * sizeof(DI_REAL));
-        for (int64_t r = 0; r < count; r++) {
-            const DI_REAL *x = from + (first + r) * from_step;
-            for (int64_t c = 0; c < width; c++) {
-                poison += x[c] * 0;
-                to[c * DI_NR + r] = x[c];
+        for (; count == DI_NR && c + DI_QUAD <= width; c += DI_QUAD) {
+            di_vec low[DI_QUAD], high[DI_QUAD];
+            di_transpose(x + c, from_step, low);
+            di_transpose(x + c + DI_LANES * from_step, from_step, high);
+            for (int32_t e = 0; e < DI_QUAD; e++) {
+                poison += low[e] * 0 + high[e] * 0;
+                di_vec_store(to + (c + e) * DI_NR, low[e]);
+                di_vec_store(to + (c + e) * DI_NR + DI_LANES, high[e]);
             }
         }
+        for (int64_t r = 0; r < count; r++)
+            for (int64_t e = c; e < width; e++) {
+                DI_REAL value = x[r * from_step + e];
+                rest += value * 0;
+                to[e * DI_NR + r] = value;
+            }
     }
-    return poison == 0;
+    return di_vec_sum(poison) + rest == 0;
 }
 #endif

@@ -274,9 +274,8 @@ static void json_rates(cJSON *row, const char *what, double seconds, double flop
 }
 
 static di_status report_attention(attention_bench *bench, const di_measured *cases) {
-    static const char *const titles[] = {"attention",        "forward\ns",       "\nGFLOP/s",
-                                         "of the\nproducts", "to\nstandard",     "and backward\ns",
-                                         "\nGFLOP/s",        "of the\nproducts", "to\nstandard"};
+    static const char *const titles[] = {"attention",     "forward\nseconds", "\nGFLOP/s", "of\nrate", "\nratio",
+                                         "both\nseconds", "\nGFLOP/s",        "of\nrate",  "\nratio"};
     const bench_options *o = bench->given;
     const di_attention_shape *s = &bench->shape;
     int64_t size = DI_PRODUCT_RATE_SIZE;
@@ -286,7 +285,9 @@ static di_status report_attention(attention_bench *bench, const di_measured *cas
             (long long)s->batch, (long long)s->heads, (long long)s->kv_heads, (long long)s->q_length, (long long)s->dim,
             o->causal ? "causal" : "full", o->dtype ? "f64" : "f32", (int)bench->exec.threads,
             di_level_name(bench->exec.level));
-    fprintf(bench->cli->out, "products: %.1f GFLOP/s (%lld³, the same run)\n", rate * 1e-9, (long long)size);
+    fprintf(bench->cli->out,
+            "rate: %.1f GFLOP/s, products of %lld³ in the same run; ratio: to the seconds of %s; both: with backward\n",
+            rate * 1e-9, (long long)size, bench->cases[0].label);
     cJSON *json = json_begin("attention", o, &bench->exec, share);
     cJSON *list = cJSON_GetObjectItem(json, "rows");
     cJSON_AddNumberToObject(json, "product_gflops", rate * 1e-9);
@@ -459,7 +460,7 @@ static int run_bench(di_cli *cli, const void *given, int32_t words, char **word)
 
 const di_command di_command_bench = {
     .name = "bench",
-    .usage = "bench attention|products [PART[:options]]… [OPTION]…",
+    .usage = "bench attention|products [PART[:options]]… [--json FILE] [OPTION]…",
     .help = "time parts against the standard one and against the machine",
     .details =
         "attention: forward, and forward with backward, of the standard part and of those named (without names: all). "

@@ -224,7 +224,7 @@ static int run_eval(di_cli *cli, const void *given, int32_t words, char **word) 
 
 const di_command di_command_eval = {
     .name = "eval",
-    .usage = "eval --checkpoint FILE [OPTION]…",
+    .usage = "eval --checkpoint FILE [--data PATH] [OPTION]…",
     .help = "measure a checkpoint's loss on a text",
     .details =
         "Prints the mean cross entropy (nats a symbol) over random windows of the text, with its standard error, "

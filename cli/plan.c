@@ -130,7 +130,7 @@ static int run_plan(di_cli *cli, const void *given, int32_t words, char **word) 
 
 const di_command di_command_plan = {
     .name = "plan",
-    .usage = "plan [OPTION]…",
+    .usage = "plan [--data PATH] [OPTION]…",
     .help = "bytes and FLOPs of a training run before it is begun",
     .details =
         "Takes the options of train, builds the model, plans a step and prints what the run will take: the peak is "

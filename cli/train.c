@@ -55,10 +55,10 @@ typedef struct train_run {
     int64_t skipped;  /* steps whose gradient was not finite */
 } train_run;
 
-/* A checkpoint is renamed over what is there: only a file may be lost that way, no device and no link's target. */
+/* A checkpoint is renamed over what is there: only a file may be lost that way, no device. */
 static di_status check_target(const char *path) {
     struct stat status;
-    if (lstat(path, &status) != 0)
+    if (stat(path, &status) != 0)
         return errno == ENOENT ? DI_OK : di_fail(DI_EIO, "train: --checkpoint %s: %s", path, strerror(errno));
     return S_ISREG(status.st_mode) ? DI_OK : di_fail(DI_EINVAL, "train: --checkpoint %s is not a regular file", path);
 }
@@ -197,7 +197,7 @@ static int run_train(di_cli *cli, const void *given, int32_t words, char **word)
 
 const di_command di_command_train = {
     .name = "train",
-    .usage = "train [OPTION]…",
+    .usage = "train [--data PATH] [--checkpoint FILE] [--resume FILE] [OPTION]…",
     .help = "train a GPT with an attention of your choice",
     .details =
         "Trains a small GPT on text and prints its losses, speed, memory and cost.\n"

@@ -344,7 +344,8 @@ static void test_claim_miniature(void **state) {
     char data[256], results[256], text[4096] = "";
     snprintf(data, sizeof data, "--data=%s", command_path("text"));
     snprintf(results, sizeof results, "--results=%s", command_path("results.csv"));
-    const char *const claim[] = {"claim", "sigmoid", data, results, "--steps", "1", "--seeds", "2", NULL};
+    const char *const claim[] = {"claim",   "sigmoid", data,        results, "--steps", "1",
+                                 "--seeds", "2",       "--threads", "1",     NULL};
     for (int32_t i = 0; i < 2; i++) {
         const command_result *result = run_command(NULL, 0, NULL, claim);
         assert_int_equal(result->code, 0);
@@ -373,9 +374,9 @@ static void test_claim_elsewhere(void **state) {
     (void)state;
     char data[256];
     snprintf(data, sizeof data, "--data=%s", command_path("text"));
-    const command_result *result = run_command(
-        NULL, 0, NULL,
-        (const char *const[]){"claim", "sigmoid", data, "--steps=1", "--seeds=2", "--results=/nowhere/r.csv", NULL});
+    const command_result *result = run_command(NULL, 0, NULL,
+                                               (const char *const[]){"claim", "sigmoid", data, "--steps=1", "--seeds=2",
+                                                                     "--threads=1", "--results=/nowhere/r.csv", NULL});
     assert_int_equal(result->code, 0);
     assert_holds(result->err, "the outcome will be printed, but not kept");
 }

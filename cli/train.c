@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* `dropin train`: trains a GPT, keeps a checkpoint, and goes on from one as if nothing had happened. */
+#include "cli/options.h"
 #include "cli/training.h"
 #include <errno.h>
 #include <math.h>
@@ -77,9 +78,10 @@ static di_status start(train_run *run) {
         const char *name = di_training_changed(&options->run, may_change);
         if (!name && strcmp(options->attention.value, "softmax") != 0)
             name = "attention";
+        char spelled[64];
         if (name)
             return di_fail(DI_EINVAL, "train: --%s does not go with --resume: the checkpoint says what the run is",
-                           name);
+                           di_option_spell(name, spelled, sizeof spelled));
         run->checkpoint = options->checkpoint.value[0] ? options->checkpoint.value : options->resume.value;
     } else {
         run->checkpoint = options->checkpoint.value[0] ? options->checkpoint.value : NULL;

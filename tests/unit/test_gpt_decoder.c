@@ -23,7 +23,7 @@ static di_exec make_exec(void) {
 
 static di_gpt *make_gpt(const di_exec *exec, di_dtype dtype, const char *text, const char *attention) {
     gpt_options options;
-    di_gpt *gpt;
+    di_gpt *gpt = NULL;
     if (di_options_parse(&di_gpt_part, text, &options) != DI_OK ||
         di_gpt_create(exec, dtype, &options, NULL, attention, VOCABULARY, &gpt) != DI_OK)
         fail_msg("%s, %s: %s", text, attention, di_message());

@@ -28,6 +28,7 @@ static bool run_example(const attention_method *method, di_dtype dtype, const ch
         attention_run(&data, label);
         attention_check_forward(&data, &expected, label);
         attention_check_backward(&data, &expected, label);
+        attention_check_gaps(&data, label);
     }
     attention_expected_drop(&expected);
     attention_drop(&data);

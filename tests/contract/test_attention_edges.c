@@ -143,7 +143,8 @@ static void test_04_head_dimensions(void **state) {
 
 static void test_05_around_tiles(void **state) {
     (void)state;
-    const int64_t lengths[] = {15, 16, 17, 31, 33, 63, 64, 65, 95, 97, 127, 128, 129, 191, 193, 255, 257};
+    const int64_t lengths[] = {15, 16, 17, 31,  33,  47,  48,  49,  63,  64, 65,
+                               95, 96, 97, 127, 128, 129, 191, 193, 255, 257};
     for (size_t i = 0; i < sizeof lengths / sizeof *lengths; i++) {
         char text[96];
         snprintf(text, sizeof text, "batch=1,heads=1,dim=8,causal=on,q=%lld,k=%lld", (long long)lengths[i],

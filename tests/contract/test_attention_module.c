@@ -404,6 +404,14 @@ static void test_tape_errors(void **state) {
     end(&t);
 
     begin(&t, "softmax");
+    const int64_t q_shape[] = {BATCH, LENGTH, HEADS, DIM}, k_shape[] = {BATCH, LENGTH, KV_HEADS, DIM - 1};
+    di_var k = external(&t, t.qkv, DI_F64, 4, k_shape, true);
+    (void)di_attend(t.tape, t.module, external(&t, t.qkv, DI_F64, 4, q_shape, true), k, k, -1, 0, (di_var){0},
+                    (di_var){0});
+    expect_failure(di_tape_status(t.tape), DI_ESHAPE, "attend: dim of q and k: 6 and 5; must agree");
+    end(&t);
+
+    begin(&t, "softmax");
     t.lengths[1] = LENGTH + 1;
     di_var out = di_attend_packed(t.tape, t.module, t.packed, -1, 0, t.k_lengths, (di_var){0});
     expect_failure(di_forward(t.tape, &out, 1, false), DI_ERANGE, "mask.k_lengths[1]=8; must be 0..7");

@@ -118,6 +118,17 @@ static void test_refused_options_have_their_place(void **state) {
     }
 }
 
+static void test_every_option_has_help(void **state) {
+    (void)state;
+    for (int64_t i = 0; attention_record(i); i++) {
+        const di_part *part = &attention_record(i)->part;
+        assert_true(part->help && *part->help && part->paper && *part->paper);
+        for (const di_option *row = part->options; row->name; row++)
+            if (!row->help || !*row->help)
+                fail_msg("%s: option %s has no help", part->name, row->name);
+    }
+}
+
 static void test_canonical_text(void **state) {
     (void)state;
     for (int64_t i = 0; attention_record(i); i++) {
@@ -139,8 +150,8 @@ static void test_canonical_text(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_every_option_matters),
-                                       cmocka_unit_test(test_refused_options_have_their_place),
-                                       cmocka_unit_test(test_canonical_text)};
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_every_option_matters), cmocka_unit_test(test_refused_options_have_their_place),
+        cmocka_unit_test(test_every_option_has_help), cmocka_unit_test(test_canonical_text)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

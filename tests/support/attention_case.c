@@ -149,12 +149,12 @@ void *attention_memory(attention_data *data, size_t bytes) {
     return memory;
 }
 
-/* Buffer and strides of one tensor: contiguous, or heads outermost with gaps of 3 elements between rows. */
+/* Buffer and strides of one tensor: contiguous, or heads outermost with gaps between rows. */
 static di_heads make_heads(attention_data *data, bool keys, int64_t heads, int64_t dim) {
     const di_attention_shape *shape = &data->shape;
     const int32_t *cu = keys ? shape->mask.cu_k : shape->mask.cu_q;
     int64_t rows_of = cu ? cu[shape->batch] : keys ? shape->k_length : shape->q_length, batch = cu ? 1 : shape->batch;
-    int64_t row = data->with.strided ? dim + 3 : dim, element = di_dtype_bytes(data->dtype);
+    int64_t row = data->with.strided ? dim + CASE_GAP : dim, element = di_dtype_bytes(data->dtype);
     di_heads x = {NULL, rows_of * heads * row, heads * row, row};
     if (data->with.strided)
         x = (di_heads){NULL, rows_of * heads * row, row, rows_of * row};
@@ -391,4 +391,25 @@ uint64_t attention_hash(const attention_data *data) {
         for (size_t byte = 0; byte < data->blocks[i].bytes; byte++)
             hash = (hash ^ ((const uint8_t *)data->blocks[i].data)[byte]) * 1099511628211u;
     return hash;
+}
+
+static void check_gaps(const attention_data *data, const char *label, const di_heads *x, bool keys, int64_t heads,
+                       int64_t dim) {
+    for (int64_t b = 0; b < data->shape.batch; b++)
+        for (int64_t t = 0; t < attention_rows(&data->shape, keys, b); t++)
+            for (int64_t h = 0; h < heads; h++)
+                for (int64_t c = dim; c < dim + CASE_GAP; c++)
+                    if (!isnan(attention_get(data->dtype, x->data, attention_at(&data->shape, x, keys, b, t, h, c))))
+                        fail_msg("%s: something was written behind row [%lld, %lld, %lld]", label, (long long)b,
+                                 (long long)t, (long long)h);
+}
+
+void attention_check_gaps(const attention_data *data, const char *label) {
+    const di_attention_shape *s = &data->shape;
+    if (!data->with.strided)
+        return;
+    check_gaps(data, label, &data->io.out, false, s->heads, s->dim_v);
+    check_gaps(data, label, &data->grad.q, false, s->heads, s->dim);
+    check_gaps(data, label, &data->grad.k, true, s->kv_heads, s->dim);
+    check_gaps(data, label, &data->grad.v, true, s->kv_heads, s->dim_v);
 }

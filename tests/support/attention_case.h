@@ -59,8 +59,12 @@ di_status attention_backward(attention_data *data);
 
 /* Forward and backward at the level and number of threads of data->exec; a failure ends the test. */
 void attention_run(attention_data *data, const char *label);
+/* Ends the test where a run of a strided case wrote into the gaps between rows. */
+void attention_check_gaps(const attention_data *data, const char *label);
 /* FNV-1a of everything that forward and backward wrote. */
 uint64_t attention_hash(const attention_data *data);
+
+enum { CASE_GAP = 3 }; /* elements between the rows of a strided case */
 
 double attention_get(di_dtype dtype, const void *data, int64_t index);
 void attention_set(di_dtype dtype, void *data, int64_t index, double value);

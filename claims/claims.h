@@ -29,12 +29,13 @@ typedef struct di_claim_plan {
 } di_claim_plan;
 
 typedef struct di_claim {
-    const char *name; /* the part's */
-    const char *says; /* what the paper says */
-    const char *here; /* what is done here about it */
-    const char *data; /* what it is meant to be measured on */
-    int32_t minutes;  /* on two cores */
-    double held_out;  /* share of the text that validates */
+    const char *name;   /* the part's */
+    const char *says;   /* what the paper says */
+    const char *here;   /* what is done here about it */
+    const char *data;   /* what it is meant to be measured on */
+    uint64_t data_hash; /* of that text, as di_text_hash gives it */
+    int32_t minutes;    /* on two cores */
+    double held_out;    /* share of the text that validates */
     di_symbols symbols;
     di_status (*prepare)(di_claim_plan *plan);
     /* The verdict on a finished comparison. */

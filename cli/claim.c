@@ -252,13 +252,18 @@ static const di_claim *find_claim(const char *name) {
     return NULL;
 }
 
-static void print_verdict(di_cli *cli, const di_claim *claim, const di_claim_result *result, bool miniature) {
+static void print_verdict(di_cli *cli, const di_claim *claim, uint64_t hash, const di_claim_result *result,
+                          bool miniature) {
     char text[1024];
     snprintf(text, sizeof text, "The paper: %s.", claim->says);
     fputc('\n', cli->out);
     di_print_wrapped(cli->out, cli->columns, 0, 0, text);
     snprintf(text, sizeof text, "Here: %s.", claim->here);
     di_print_wrapped(cli->out, cli->columns, 0, 0, text);
+    if (hash != claim->data_hash) {
+        snprintf(text, sizeof text, "The text is not the one that the rules were made for: %s.", claim->data);
+        di_print_wrapped(cli->out, cli->columns, 0, 0, text);
+    }
     fputc('\n', cli->out);
     enum { AT = 23 };
     for (int32_t i = 0; i < result->count; i++) {
@@ -332,7 +337,7 @@ static int run(di_cli *cli, const void *given, int32_t words, char **word) {
     if ((status == DI_OK || status == DI_ECANCELLED) && comparison.finished)
         di_compare_print(cli, &exec, &comparison, 0, claim->symbols);
     if (status == DI_OK) {
-        print_verdict(cli, claim, &result, miniature);
+        print_verdict(cli, claim, di_text_hash(text), &result, miniature);
         code = miniature || all_hold(&result) ? DI_EXIT_OK : DI_EXIT_FAILED;
         if (keep && (status = add_row(&exec, claim, options->results.value, table, &plan.settings, &result,
                                       miniature)) == DI_OK)
@@ -340,6 +345,8 @@ static int run(di_cli *cli, const void *given, int32_t words, char **word) {
     }
     if (status)
         code = di_cli_report(cli, status);
+    else if (di_cli_flush(cli))
+        di_compare_forget(&exec, &comparison);
     if (comparison.runs)
         di_comparison_release(&exec, &comparison);
     di_text_close(text);

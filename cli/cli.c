@@ -266,14 +266,20 @@ static int32_t terminal_columns(bool terminal) {
     return 80;
 }
 
-/* What was printed must have arrived, or the exit code says that it did not. */
-static int finish(di_cli *cli, int code) {
+bool di_cli_flush(di_cli *cli) {
     errno = 0;
     bool failed = fflush(cli->out) != 0;
-    int error = errno;
-    if (!failed && !ferror(cli->out))
+    if (failed && !cli->out_error)
+        cli->out_error = errno;
+    return !failed && !ferror(cli->out);
+}
+
+/* What was printed must have arrived, or the exit code says that it did not. */
+static int finish(di_cli *cli, int code) {
+    if (di_cli_flush(cli))
         return code;
-    fprintf(cli->err, "dropin: cannot write the results: %s\n", error ? strerror(error) : "a write failed");
+    fprintf(cli->err, "dropin: cannot write the results: %s\n",
+            cli->out_error ? strerror(cli->out_error) : "a write failed");
     return code == DI_EXIT_OK ? DI_EXIT_FAILED : code;
 }
 

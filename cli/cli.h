@@ -14,6 +14,7 @@ typedef struct di_cli {
     bool out_terminal, err_terminal;
     bool color;      /* a terminal and no NO_COLOR */
     int32_t columns; /* width of the terminal, 80 elsewhere */
+    int out_error;   /* errno of a write to out that failed; 0: none known */
 } di_cli;
 
 enum { DI_EXIT_OK = 0, DI_EXIT_FAILED = 1, DI_EXIT_USAGE = 2, DI_EXIT_INTERRUPTED = 130 };
@@ -45,6 +46,8 @@ const di_command *di_command_find(const char *name); /* NULL: not there */
 
 /* Prints "dropin: " and the message to err, returns the exit code that fits the status. */
 int di_cli_report(di_cli *cli, di_status status);
+/* Sends out what was printed; false where it cannot arrive. dropin_main says so at the end, and fails. */
+bool di_cli_flush(di_cli *cli);
 /* exec from --threads (DI_INT with auto) and with progress bound to Ctrl-C: it returns false once SIGINT or SIGTERM
  * came. */
 di_status di_cli_exec(di_cli *cli, int64_t threads, di_exec *exec);

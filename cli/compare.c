@@ -182,20 +182,13 @@ static di_status read_request(di_cli *cli, const compare_options *options, int32
 /* ---- results -------------------------------------------------------------------------------------------------------
  */
 
-/* Prints and writes everything; the worst that happened is the exit code. */
+/* Writes the files, then prints; the worst that happened is the exit code. Whatever becomes of the terminal, the files
+ * are there. */
 static int show(di_cli *cli, const di_exec *exec, const compare_options *options, const di_comparison *comparison,
                 int64_t standard) {
     di_symbols symbols = (di_symbols)options->training.symbols;
     const char *unit = di_compare_unit(symbols);
     int code = DI_EXIT_OK;
-    di_compare_print(cli, exec, comparison, standard, symbols);
-    if (options->curves) {
-        fputc('\n', cli->out);
-        di_status status = di_plot_terminal(cli, comparison, unit);
-        if (status)
-            fprintf(cli->err, "compare: no curves on the terminal (%s)%s\n", di_message(),
-                    status == DI_ENAME ? "; the package gnuplot-nox has it" : "");
-    }
     if (options->json.value[0]) {
         char *json = di_compare_json(exec, comparison, standard, symbols);
         di_status status = json ? di_output_write(exec, options->json.value, json, strlen(json))
@@ -211,7 +204,15 @@ static int show(di_cli *cli, const di_exec *exec, const compare_options *options
             code = DI_EXIT_FAILED;
         }
     }
-    return code;
+    di_compare_print(cli, exec, comparison, standard, symbols);
+    if (options->curves) {
+        fputc('\n', cli->out);
+        di_status status = di_plot_terminal(cli, comparison, unit);
+        if (status)
+            fprintf(cli->err, "compare: no curves on the terminal (%s)%s\n", di_message(),
+                    status == DI_ENAME ? "; the package gnuplot-nox has it" : "");
+    }
+    return di_cli_flush(cli) ? code : DI_EXIT_FAILED;
 }
 
 static di_status compare(di_cli *cli, const compare_options *options, compare_request *request, di_exec *exec,
@@ -247,6 +248,8 @@ static int run_compare(di_cli *cli, const void *given, int32_t words, char **wor
         code = show(cli, &exec, options, &comparison, request->standard);
     if (status)
         code = di_cli_report(cli, status);
+    else if (code == DI_EXIT_OK)
+        di_compare_forget(&exec, &comparison);
     if (comparison.runs)
         di_comparison_release(&exec, &comparison);
     di_text_close(text);

@@ -13,6 +13,9 @@
 DI_CALL di_status di_compare_run(di_cli *cli, const di_exec *exec, const char *label, bool fresh,
                                  di_comparison_settings *settings, di_comparison *comparison);
 
+/* Removes the journal: to be called once the results have arrived where they were wanted. */
+void di_compare_forget(const di_exec *exec, const di_comparison *comparison);
+
 /* "nats per character" or "nats per byte". */
 const char *di_compare_unit(di_symbols symbols);
 

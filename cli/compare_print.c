@@ -105,7 +105,7 @@ void di_compare_print(di_cli *cli, const di_exec *exec, const di_comparison *com
     const char *word = symbols == DI_BYTES ? "bytes" : "characters";
     char text[2048], size[32], rate[32];
     snprintf(text, sizeof text,
-             "attention in a GPT of %lld layers, width %lld, %lld heads, context %lld: %lld step%s of %lld × %lld %s, "
+             "attention in a GPT (layers %lld, width %lld, heads %lld, context %lld): %lld step%s of %lld × %lld %s, "
              "%lld seed%s from %llu, optimizer %s",
              (long long)base->model.layers, (long long)base->model.width, (long long)base->model.heads,
              (long long)base->model.context, (long long)base->schedule.steps, base->schedule.steps == 1 ? "" : "s",

@@ -41,6 +41,20 @@ static void say(session *s, const char *what) {
     fprintf(s->cli->err, "%s: %s (%s)\n", s->label, what, di_message());
 }
 
+/* How much of the work an earlier start has left. */
+static void say_resumed(session *s) {
+    const di_comparison_settings *settings = s->settings;
+    int64_t known = 0;
+    for (int32_t part = 0; part < settings->parts_count; part++)
+        for (int32_t rate = 0; rate < settings->rates_count; rate++)
+            for (int32_t seed = 0; seed < settings->seeds; seed++)
+                known += di_journal_recall(&s->journal, &(di_comparison_run){.part = part, .rate = rate, .seed = seed});
+    if (known)
+        fprintf(s->cli->err, "%s: goes on; %lld of %lld runs were finished before (%s; --fresh trains them anew)\n",
+                s->label, (long long)known,
+                (long long)(settings->parts_count * settings->rates_count * settings->seeds), s->journal.path);
+}
+
 static di_status finished(void *user, const di_comparison_run *run) {
     session *s = user;
     s->trained++;
@@ -71,11 +85,16 @@ di_status di_compare_run(di_cli *cli, const di_exec *exec, const char *label, bo
     settings->user = &s;
     if (di_journal_open(exec, settings, fresh, &s.journal) != DI_OK)
         say(&s, "no journal, so this cannot be resumed when it is interrupted");
-    if (s.journal.count)
-        fprintf(cli->err, "%s: goes on where it was interrupted (%s; --fresh starts anew)\n", label, s.journal.path);
+    say_resumed(&s);
     di_status status = di_comparison_train(exec, settings, comparison);
     if (s.began)
         di_progress_end(&s.progress);
-    di_journal_close(&s.journal, status == DI_OK);
+    di_journal_close(&s.journal, false);
     return status;
+}
+
+void di_compare_forget(const di_exec *exec, const di_comparison *comparison) {
+    di_journal journal;
+    if (di_journal_open(exec, &comparison->settings, false, &journal) == DI_OK)
+        di_journal_close(&journal, true);
 }

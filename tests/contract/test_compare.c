@@ -270,7 +270,8 @@ static void goes_on(void) {
     line("200", (const char *const[]){"softmax", "sigmoid", "--seeds", "3", json, NULL});
     const command_result *result = run_command(NULL, 0, NULL, words);
     assert_int_equal(result->code, 0);
-    assert_holds(result->err, "goes on where it was interrupted");
+    assert_holds(result->err, "compare: goes on; ");
+    assert_holds(result->err, " of 6 runs were finished before");
     assert_int_equal(journals(path, sizeof path), 0);
     assert_int_equal(losses_of("resumed.json", resumed), 6);
     result = run_command(NULL, 0, NULL, words);
@@ -301,6 +302,22 @@ static void test_kill(void **state) {
     fputs("{\"version\":1,\"part\":\"softmax\",\"seed\":2,\"lr\":0.003,\"loss\":1.", file);
     fclose(file);
     goes_on();
+}
+
+/* Results that did not arrive are not forgotten: with the disk full, the next start has them at once. */
+static void test_not_delivered(void **state) {
+    (void)state;
+    char path[512];
+    line("3", (const char *const[]){"softmax", "--seeds", "2", NULL});
+    const command_result *result = run_command(NULL, 0, "/dev/full", words);
+    assert_int_equal(result->code, 1);
+    assert_holds(result->err, "dropin: cannot write the results: No space left on device");
+    assert_int_equal(journals(path, sizeof path), 1);
+    result = run_command(NULL, 0, NULL, words);
+    assert_int_equal(result->code, 0);
+    assert_holds(result->err, "goes on; 2 of 2 runs were finished before");
+    assert_holds(result->out, "\nsoftmax ");
+    assert_int_equal(journals(path, sizeof path), 0);
 }
 
 static void test_fresh(void **state) {
@@ -382,17 +399,12 @@ static void test_claim_elsewhere(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_results),
-                                       cmocka_unit_test(test_one_seed),
-                                       cmocka_unit_test(test_rates),
-                                       cmocka_unit_test(test_picture),
-                                       cmocka_unit_test(test_no_gnuplot),
-                                       cmocka_unit_test(test_ctrl_c),
-                                       cmocka_unit_test(test_kill),
-                                       cmocka_unit_test(test_fresh),
-                                       cmocka_unit_test(test_no_state),
-                                       cmocka_unit_test(test_claim_list),
-                                       cmocka_unit_test(test_claim_miniature),
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_results),        cmocka_unit_test(test_one_seed),
+                                       cmocka_unit_test(test_rates),          cmocka_unit_test(test_picture),
+                                       cmocka_unit_test(test_no_gnuplot),     cmocka_unit_test(test_ctrl_c),
+                                       cmocka_unit_test(test_kill),           cmocka_unit_test(test_fresh),
+                                       cmocka_unit_test(test_not_delivered),  cmocka_unit_test(test_no_state),
+                                       cmocka_unit_test(test_claim_list),     cmocka_unit_test(test_claim_miniature),
                                        cmocka_unit_test(test_claim_elsewhere)};
     return cmocka_run_group_tests_name("compare", tests, setup, command_teardown);
 }

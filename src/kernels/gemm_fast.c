@@ -131,6 +131,33 @@ static void pack_sixes(const DI_REAL *a, int64_t lda, int64_t rows, int64_t dept
     }
 }
 
+/* Rows of A stored [k, m] lie far apart, and the processor does not guess them: the cache lines of the next block are
+ * asked for in small portions while this one is multiplied. */
+typedef struct ahead {
+    const char *a;
+    int64_t stride, lines, width; /* bytes from row to row; lines left; lines of a row */
+    int64_t line;                 /* next of the row at hand */
+    int64_t portion;
+} ahead;
+
+static ahead look_ahead(const DI_REAL *a, int64_t lda, int64_t rows, int64_t depth, int64_t portions) {
+    ahead x = {.a = (const char *)a, .stride = lda * (int64_t)sizeof *a};
+    x.width = (rows * (int64_t)sizeof *a + 63) / 64;
+    x.lines = depth > 0 ? depth * x.width : 0;
+    x.portion = (x.lines + portions - 1) / portions;
+    return x;
+}
+
+static inline void fetch(ahead *x) {
+    for (int64_t i = 0; i < x->portion && x->lines > 0; i++, x->lines--) {
+        __builtin_prefetch(x->a + x->line * 64, 0, 2);
+        if (++x->line == x->width) {
+            x->line = 0;
+            x->a += x->stride;
+        }
+    }
+}
+
 static void tile(const di_product *p, int64_t row, int64_t rows, int64_t column, int64_t columns, const void *packed,
                  int64_t chunk, int64_t at, void *scratch) {
     int64_t depth = di_gemm_depth(p->k), l = 0;
@@ -138,8 +165,14 @@ static void tile(const di_product *p, int64_t row, int64_t rows, int64_t column,
     DI_REAL *six = scratch;
     do {
         block x = {.p = p, .row = p->lda, .depth = p->k - l < depth ? p->k - l : depth, .first = l == 0};
-        if (p->a_transposed)
+        ahead next = {.portion = 0};
+        if (p->a_transposed) {
+            int64_t then = l + depth, left = p->k - then < depth ? p->k - then : depth;
             pack_sixes(a + l * p->lda + row, p->lda, rows, x.depth, depth, six);
+            if (left > 0)
+                next = look_ahead(a + then * p->lda + row, p->lda, rows, left,
+                                  (columns + PANEL - 1) / PANEL * ((rows + ROWS - 1) / ROWS));
+        }
         for (int64_t j = 0; j < columns; j += PANEL) {
             x.b = (const DI_REAL *)packed + l * chunk + (at + j) * x.depth;
             x.j = column + j;
@@ -148,6 +181,7 @@ static void tile(const di_product *p, int64_t row, int64_t rows, int64_t column,
                 int64_t count = rows - i < ROWS ? rows - i : ROWS;
                 x.i = row + i;
                 x.a = p->a_transposed ? six + i * depth : a + x.i * p->lda + l;
+                fetch(&next);
                 if (p->a_transposed)
                     multiply_packed(&x, count);
                 else

@@ -129,15 +129,14 @@ static di_status steps(train_run *run) {
 }
 
 static void print_result(train_run *run, const di_tape_cost *cost, double validation) {
-    static const char *const titles[] = {"attention", "steps",      "training loss", "validation loss", "s/step",
-                                         "symbols/s", "peak bytes", "parameters",    "FLOPs/symbol"};
+    static const char *const titles[] = {"attention",   "training\nloss", "validation\nloss", "\ns/step",
+                                         "\nsymbols/s", "peak\nbytes",    "\nweights",        "FLOPs/\nsymbol"};
     const di_trainer_config *config = di_trainer_settings(run->trainer);
     int64_t length = di_gpt_options(di_trainer_model(run->trainer))->context;
-    int64_t done = di_trainer_steps(run->trainer), here = done - run->began_at;
+    int64_t here = di_trainer_steps(run->trainer) - run->began_at;
     double symbols = (double)config->batch * (double)length;
-    di_table_print *table = di_table_begin(9, titles);
+    di_table_print *table = di_table_begin(8, titles);
     di_table_cell(table, "%s", config->attention);
-    di_table_cell(table, "%lld", (long long)done);
     if (here > 0)
         di_table_cell(table, "%.4f", run->loss);
     else
@@ -147,7 +146,7 @@ static void print_result(train_run *run, const di_tape_cost *cost, double valida
     else
         di_table_cell(table, "%.4f", validation);
     if (here > 0 && run->seconds > 0) {
-        di_table_cell(table, "%.4g", run->seconds / (double)here);
+        di_table_cell(table, "%.3g", run->seconds / (double)here);
         di_table_cell(table, "%.0f", symbols * (double)here / run->seconds);
     } else {
         di_table_cell(table, "–");

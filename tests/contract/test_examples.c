@@ -89,10 +89,9 @@ static void test_own_part(void **state) {
     assert_code(&result, 0);
     const char *row = strstr(result.out, "\nrelu");
     assert_non_null(row);
-    int steps;
     double training, validation;
-    assert_int_equal(sscanf(row, " relu %d %lf %lf", &steps, &training, &validation), 3);
-    assert_true(steps == 40 && training < 4 && validation < 4); /* ln of a hundred symbols is 4.6 */
+    assert_int_equal(sscanf(row, " relu %lf %lf", &training, &validation), 2);
+    assert_true(training < 4 && validation < 4); /* ln of a hundred symbols is 4.6 */
     run((const char *[]){program, "eval", "--checkpoint", checkpoint, "--batches", "2", NULL});
     assert_code(&result, 0);
     run((const char *[]){program, "generate", "--checkpoint", checkpoint, NULL});

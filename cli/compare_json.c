@@ -147,6 +147,7 @@ char *di_compare_json(const di_exec *exec, const di_comparison *comparison, int6
     cJSON_AddStringToObject(object, "dropin", di_version());
     cJSON_AddStringToObject(object, "level", di_level_name(exec->level));
     add_whole(object, "threads", exec->threads);
+    cJSON_AddNumberToObject(object, "product_rate", di_comparison_product_rate(comparison));
     cJSON_AddStringToObject(object, "unit", di_compare_unit(symbols));
     cJSON_AddItemToObject(object, "text", text_of(settings->text, symbols));
     cJSON_AddItemToObject(object, "settings", settings_of(settings));

@@ -86,18 +86,6 @@ static void print_rates(di_cli *cli, const di_comparison *comparison) {
     di_table_end(table, cli);
 }
 
-/* Mean of the product rates that the runs saw. */
-static double product_rate(const di_comparison *comparison) {
-    double sum = 0;
-    int64_t count = 0;
-    for (int64_t i = 0; i < comparison->count; i++)
-        if (comparison->runs[i].done) {
-            sum += comparison->runs[i].product_rate;
-            count++;
-        }
-    return count ? sum / (double)count : NAN;
-}
-
 void di_compare_print(di_cli *cli, const di_exec *exec, const di_comparison *comparison, int64_t standard,
                       di_symbols symbols) {
     const di_comparison_settings *settings = &comparison->settings;
@@ -132,6 +120,6 @@ void di_compare_print(di_cli *cli, const di_exec *exec, const di_comparison *com
              "is paired by seed. Peak: bytes of a training step, counted by the allocator; resident: the whole "
              "process. FLOPs: forward and backward. Product rate: %s, a large matrix product in the same run.",
              di_compare_unit(symbols), (long long)settings->validation, settings->parts[standard].text,
-             di_human(product_rate(comparison), "FLOP/s", rate, sizeof rate));
+             di_human(di_comparison_product_rate(comparison), "FLOP/s", rate, sizeof rate));
     di_print_wrapped(cli->out, cli->columns, 0, 0, text);
 }

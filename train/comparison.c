@@ -291,8 +291,14 @@ static double flops_of(const di_comparison_run *run) { return run->step_flops; }
 static double peak_of(const di_comparison_run *run) { return (double)run->peak_bytes; }
 static double rss_of(const di_comparison_run *run) { return (double)run->rss_bytes; }
 static double parameters_of(const di_comparison_run *run) { return (double)run->parameters; }
-static double fraction_of(const di_comparison_run *run) {
-    return run->step_flops / run->seconds_per_step / run->product_rate;
+
+/* What disturbs a measurement of the machine only lowers it: the best one counts. */
+double di_comparison_product_rate(const di_comparison *comparison) {
+    double best = NAN;
+    for (int64_t i = 0; i < comparison->count; i++)
+        if (comparison->runs[i].done)
+            best = fmax(best, comparison->runs[i].product_rate);
+    return best;
 }
 
 di_comparison_cost di_comparison_cost_of(const di_comparison *comparison, int64_t part) {
@@ -302,10 +308,10 @@ di_comparison_cost di_comparison_cost_of(const di_comparison *comparison, int64_
         return (di_comparison_cost){NAN, NAN, NAN, NAN, 0, 0, 0};
     di_comparison_cost cost = {.seconds_per_step = middle(comparison, part, time_of),
                                .flops_per_token = middle(comparison, part, flops_of) / tokens,
-                               .product_fraction = middle(comparison, part, fraction_of),
                                .parameters = (int64_t)middle(comparison, part, parameters_of),
                                .peak_bytes = (int64_t)middle(comparison, part, peak_of),
                                .rss_bytes = (int64_t)middle(comparison, part, rss_of)};
     cost.tokens_per_second = tokens / cost.seconds_per_step;
+    cost.product_fraction = cost.flops_per_token * cost.tokens_per_second / di_comparison_product_rate(comparison);
     return cost;
 }

@@ -79,6 +79,9 @@ int64_t di_comparison_best_rate(const di_comparison *comparison, int64_t part);
 /* Loss of `part` minus that of `other`, each at its best rate, over the seeds that both have finished. */
 di_sample_mean di_comparison_difference(const di_comparison *comparison, int64_t part, int64_t other);
 
+/* FLOP/s of di_gemm on a large shape: the best that any run saw. NaN where none is finished. */
+double di_comparison_product_rate(const di_comparison *comparison);
+
 /* What one part cost at its best rate: medians over its finished runs (NaN and 0 where there are none). */
 typedef struct di_comparison_cost {
     double seconds_per_step, tokens_per_second, flops_per_token, product_fraction;

@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
-# test.sh [STAGE…]: every test, or the stages named: rules c sanitize fuzz install parity. Closes with one line a stage.
+# test.sh [STAGE…]: every test, or the stages named: rules c docs sanitize fuzz install parity. Closes with one line a stage.
 set -u
 cd "$(dirname "$0")/.."
-stages=${*:-rules c sanitize fuzz install parity}
+stages=${*:-rules c docs sanitize fuzz install parity}
 passed=0 failed=0 skipped=0
 summary=
 cores=$(nproc)
@@ -17,6 +17,7 @@ configure_and_build() { # FOLDER ARGS…
 }
 stage_rules() { scripts/rules.sh; }
 stage_c() { configure_and_build build -DDI_WERROR=ON && ctest --test-dir build --output-on-failure -j "$cores"; }
+stage_docs() { scripts/docs.sh --check; }
 stage_sanitize() {
     configure_and_build build-sanitize -DDI_SANITIZE=address,undefined -DCMAKE_BUILD_TYPE=RelWithDebInfo &&
         ASAN_OPTIONS=detect_leaks=1:allocator_may_return_null=1 UBSAN_OPTIONS=print_stacktrace=1 \

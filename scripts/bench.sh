@@ -4,6 +4,7 @@
 set -eu
 cd "$(dirname "$0")/.."
 build/dropin bench products
+[ -x build/bench/openblas ] && build/bench/openblas
 build/dropin bench attention
 build/dropin bench attention --causal
 if .venv/bin/python -c 'import torch' >/dev/null 2>&1; then

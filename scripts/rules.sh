@@ -48,7 +48,7 @@ done
 below_cli=$(files 'src/*.[ch]' 'models/*.[ch]' 'train/*.[ch]' 'claims/*.[ch]')
 forbid "no printing, exit, abort or raw allocation below cli/" '\b(printf|fprintf|vprintf|puts|fputs|putchar|exit|_exit|abort|malloc|calloc|realloc|free|strdup|alloca)[[:space:]]*\(' \
     $(echo "$below_cli" | grep -v '^src/core/memory\.c$')
-forbid "raw BLAS only in the products" '\b(cblas_|openblas_set)' $(echo "$below_cli" | grep -v '^src/kernels/gemm\.c$')
+forbid "products only through di_gemm" '\b(cblas_|openblas_)' $below_cli
 forbid "threads only through di_parallel" '#pragma omp' $(echo "$below_cli" | grep -vE '^src/core/parallel\.c$')
 forbid "DI_REAL only in _plain, _fast and their headers" '\bDI_REAL\b' $(echo "$below_cli" | grep -vE '_(plain|fast)\.c$|^src/[a-z]+/[a-z_]*\.h$')
 forbid "no function-like macros but DI_FIELD and those that name tables" '^[[:space:]]*#[[:space:]]*define[[:space:]]+[A-Za-z_0-9]+\(' \

@@ -5,8 +5,8 @@
 set -eu
 cd "$(dirname "$0")/.."
 what=${1:-build}
-packages="gcc g++ make cmake ninja-build pkg-config libopenblas-openmp-dev libcjson-dev gnuplot-nox"
-[ "$what" = test ] && packages="$packages git libcmocka-dev clang clang-format python3 python3-venv"
+packages="gcc g++ make cmake ninja-build pkg-config libcjson-dev gnuplot-nox"
+[ "$what" = test ] && packages="$packages git libcmocka-dev clang clang-format libopenblas-openmp-dev python3 python3-venv"
 
 installed() { dpkg-query -W -f '${Status}' "$1" 2>/dev/null | grep -q 'ok installed'; }
 as_root() { if [ "$(id -u)" -eq 0 ]; then "$@"; else sudo "$@"; fi; }
@@ -22,9 +22,9 @@ install() {
 if ! command -v apt-get >/dev/null 2>&1; then
     missing=
     for tool in cc cmake pkg-config; do command -v $tool >/dev/null 2>&1 || missing="$missing $tool"; done
-    for library in openblas libcjson; do pkg-config --exists $library 2>/dev/null || missing="$missing $library"; done
+    for library in libcjson; do pkg-config --exists $library 2>/dev/null || missing="$missing $library"; done
     [ -z "$missing" ] && exit 0
-    echo "setup: this is neither Debian nor Ubuntu. Please install:$missing (OpenBLAS in its OpenMP flavour; gnuplot for pictures)." >&2
+    echo "setup: this is neither Debian nor Ubuntu. Please install:$missing (and gnuplot, for pictures)." >&2
     exit 1
 fi
 if [ "$(id -u)" -ne 0 ] && ! command -v sudo >/dev/null 2>&1; then

@@ -19,7 +19,7 @@ grep -q '^dropin ' "$root/version"
 cc -std=c17 examples/kernel.c -o "$root/shared" $(pkg-config --cflags --libs dropin) -lm
 LD_LIBRARY_PATH=$libraries "$root/shared" >/dev/null
 # shellcheck disable=SC2046
-cc -std=c17 examples/module.c -o "$root/static" $(pkg-config --cflags dropin) "$libraries/libdropin.a" $(pkg-config --static --libs-only-other --libs-only-l dropin | sed 's/-ldropin//') $(pkg-config --libs openblas libcjson)
+cc -std=c17 examples/module.c -o "$root/static" $(pkg-config --cflags dropin) "$libraries/libdropin.a" $(pkg-config --static --libs-only-other --libs-only-l dropin | sed 's/-ldropin//') $(pkg-config --libs libcjson)
 "$root/static" >/dev/null
 # shellcheck disable=SC2046
 cc -std=c17 examples/own_part.c -o "$root/own" $(pkg-config --cflags --libs dropin-command)

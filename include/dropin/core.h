@@ -124,7 +124,7 @@ typedef struct di_threads_info {
 } di_threads_info;
 DI_CALL di_status di_threads_available(di_threads_info *info);
 
-/* "0.1.0"; the libraries and their versions, one a line ("OpenBLAS 0.3.21 (OpenMP)"). */
+/* "0.1.0"; the libraries and their versions, one a line ("cJSON 1.7.15"). */
 DI_API const char *di_version(void);
 DI_API const char *di_libraries(void);
 

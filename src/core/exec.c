@@ -4,7 +4,6 @@
 #include <dropin/part.h>
 
 #include <cJSON.h>
-#include <cblas.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -92,19 +91,7 @@ const char *di_version(void) { return DI_VERSION; }
 
 const char *di_libraries(void) {
     /* Assembled anew at each call, per thread: no first use to guard. */
-    static _Thread_local char text[512];
-    const char *config = openblas_get_config(); /* "OpenBLAS 0.3.21 NO_LAPACKE DYNAMIC_ARCH … " */
-    const char *name_end = strchr(config, ' ');
-    const char *version_end = name_end == NULL ? NULL : strchr(name_end + 1, ' ');
-    if (version_end == NULL) {
-        snprintf(text, sizeof text, "%s\ncJSON %s\nOpenMP %d", config, cJSON_Version(), _OPENMP);
-        return text;
-    }
-    size_t rest = strlen(version_end + 1);
-    while (rest > 0 && version_end[rest] == ' ') {
-        rest--;
-    }
-    snprintf(text, sizeof text, "%.*s (%.*s)\ncJSON %s\nOpenMP %d", (int)(version_end - config), config, (int)rest,
-             version_end + 1, cJSON_Version(), _OPENMP);
+    static _Thread_local char text[64];
+    snprintf(text, sizeof text, "cJSON %s\nOpenMP %d", cJSON_Version(), _OPENMP);
     return text;
 }

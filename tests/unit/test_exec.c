@@ -228,8 +228,7 @@ static void versions(void **state) {
     int32_t major, minor, patch;
     assert_int_equal(sscanf(di_version(), "%d.%d.%d", &major, &minor, &patch), 3);
     const char *text = di_libraries();
-    assert_memory_equal(text, "OpenBLAS ", 9);
-    assert_non_null(strstr(text, ")\ncJSON 1."));
+    assert_memory_equal(text, "cJSON 1.", 8);
     assert_non_null(strstr(text, "\nOpenMP 20"));
     char before[512];
     strcpy(before, text);

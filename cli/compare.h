@@ -10,8 +10,8 @@
  * run goes to a journal under ${XDG_STATE_HOME:-~/.local/state}/dropin, and runs that are there already are not trained
  * again unless `fresh`; a journal that cannot be used is a message, not an error. It is removed once all is done. Also
  * after DI_ECANCELLED the comparison holds the finished runs. */
-DI_CALL di_status di_compare_run(di_cli *cli, const di_exec *exec, const char *label, bool fresh,
-                                 di_comparison_settings *settings, di_comparison *comparison);
+DI_CHECKED di_status di_compare_run(di_cli *cli, const di_exec *exec, const char *label, bool fresh,
+                                    di_comparison_settings *settings, di_comparison *comparison);
 
 /* Removes the journal: to be called once the results have arrived where they were wanted. */
 void di_compare_forget(const di_exec *exec, const di_comparison *comparison);

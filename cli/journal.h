@@ -18,12 +18,12 @@ typedef struct di_journal {
 
 /* Finds the file and reads it; with `fresh` removes it first. Lines that are damaged, or are not of these settings, are
  * passed by. On failure the journal is empty and takes nothing. */
-DI_CALL di_status di_journal_open(const di_exec *exec, const di_comparison_settings *settings, bool fresh,
-                                  di_journal *journal);
+DI_CHECKED di_status di_journal_open(const di_exec *exec, const di_comparison_settings *settings, bool fresh,
+                                     di_journal *journal);
 /* Fills the results of run->part, rate, seed; false where it holds none. */
 bool di_journal_recall(const di_journal *journal, di_comparison_run *run);
 /* Appends one line and syncs it. */
-DI_CALL di_status di_journal_append(di_journal *journal, const di_comparison_run *run);
+DI_CHECKED di_status di_journal_append(di_journal *journal, const di_comparison_run *run);
 /* `finished`: the comparison is complete, the file goes. */
 void di_journal_close(di_journal *journal, bool finished);
 

@@ -8,7 +8,7 @@
 /* Runs argv[0] (found on PATH), hands it `input`, and collects what it prints (*output: release with free; ended by a
  * NUL that *bytes does not count). Its stderr is dropped. DI_ENAME where there is no such program, DI_EIO where it
  * fails or cannot be run. */
-DI_CALL di_status di_process_run(const char *const *argv, const char *input, size_t input_bytes, char **output,
-                                 size_t *bytes);
+DI_CHECKED di_status di_process_run(const char *const *argv, const char *input, size_t input_bytes, char **output,
+                                    size_t *bytes);
 
 #endif

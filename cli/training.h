@@ -25,11 +25,11 @@ typedef struct di_training_options {
 extern const di_option di_training_rows[];
 
 /* Opens what --data, --symbols and --held-out name. */
-DI_CALL di_status di_training_text(const di_exec *exec, const di_training_options *options, di_text_data **text);
+DI_CHECKED di_status di_training_text(const di_exec *exec, const di_training_options *options, di_text_data **text);
 /* Finds the attention part (text: "sigmoid:bias=0") among the command's parts, ours and the caller's, and fills
  * *config, which points into `attention` and `options`. */
-DI_CALL di_status di_training_config(const di_cli *cli, const di_training_options *options, const char *attention,
-                                     di_trainer_config *config);
+DI_CHECKED di_status di_training_config(const di_cli *cli, const di_training_options *options, const char *attention,
+                                        di_trainer_config *config);
 
 /* The blocks of rows of a command whose struct has a di_training_options at `offset` are
  * {di_training_rows, offset} and {di_gpt_rows, offset of its model}. The name of the first row among them whose value

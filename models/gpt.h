@@ -29,32 +29,32 @@ typedef struct di_gpt di_gpt;
 
 /* attention: text ("sigmoid:bias=0"); record: NULL, or the record that the text's options belong to (then `attention`
  * is "name:options" or "name" still). exec->seed draws the weights. */
-DI_CALL di_status di_gpt_create(const di_exec *exec, di_dtype dtype, const gpt_options *options,
-                                const di_attention *record, const char *attention, int64_t vocabulary, di_gpt **gpt);
-DI_API void di_gpt_destroy(di_gpt *gpt);
-DI_API di_parameters *di_gpt_parameters(di_gpt *gpt);
-DI_API const gpt_options *di_gpt_options(const di_gpt *gpt);
-DI_API int64_t di_gpt_vocabulary(const di_gpt *gpt);
+DI_CHECKED di_status di_gpt_create(const di_exec *exec, di_dtype dtype, const gpt_options *options,
+                                   const di_attention *record, const char *attention, int64_t vocabulary, di_gpt **gpt);
+void di_gpt_destroy(di_gpt *gpt);
+di_parameters *di_gpt_parameters(di_gpt *gpt);
+const gpt_options *di_gpt_options(const di_gpt *gpt);
+int64_t di_gpt_vocabulary(const di_gpt *gpt);
 
 /* tokens I32 [batch, length <= context] → logits [batch, length, vocabulary]. samples: I64 [batch] or {0}. */
-DI_API di_var di_gpt_logits(di_gpt *gpt, di_tape *tape, di_var tokens, di_var samples);
+di_var di_gpt_logits(di_gpt *gpt, di_tape *tape, di_var tokens, di_var samples);
 /* Mean cross entropy (nats a symbol) against targets I32 [batch, length]. */
-DI_API di_var di_gpt_loss(di_gpt *gpt, di_tape *tape, di_var tokens, di_var targets, di_var samples);
+di_var di_gpt_loss(di_gpt *gpt, di_tape *tape, di_var tokens, di_var targets, di_var samples);
 /* The first block's attention output [batch, length, width], before its projection: for watching its norm. */
-DI_API di_var di_gpt_attended(di_gpt *gpt, di_tape *tape, di_var tokens);
+di_var di_gpt_attended(di_gpt *gpt, di_tape *tape, di_var tokens);
 
 /* ---- decoding with a cache ---- */
 typedef struct di_gpt_decoder di_gpt_decoder;
 /* `batch` sequences of at most `capacity` tokens. More than options->context is refused unless rope is on; then every
  * token sees the last `context` tokens, itself included (where the attention has a window). */
-DI_CALL di_status di_gpt_decoder_create(const di_exec *exec, di_gpt *gpt, int64_t batch, int64_t capacity,
-                                        di_gpt_decoder **decoder);
-DI_API void di_gpt_decoder_destroy(di_gpt_decoder *decoder);
+DI_CHECKED di_status di_gpt_decoder_create(const di_exec *exec, di_gpt *gpt, int64_t batch, int64_t capacity,
+                                           di_gpt_decoder **decoder);
+void di_gpt_decoder_destroy(di_gpt_decoder *decoder);
 /* Bytes of the decoder's states: what the cache of all layers takes. */
-DI_CALL di_status di_gpt_cache_bytes(di_gpt *gpt, int64_t batch, int64_t capacity, int64_t *bytes);
+DI_CHECKED di_status di_gpt_cache_bytes(di_gpt *gpt, int64_t batch, int64_t capacity, int64_t *bytes);
 /* Appends `length` tokens [batch, length] and gives the logits [batch, vocabulary] after the last one. */
-DI_CALL di_status di_gpt_decoder_push(di_gpt_decoder *decoder, const int32_t *tokens, int64_t length, void *logits);
-DI_API int64_t di_gpt_decoder_length(const di_gpt_decoder *decoder);
+DI_CHECKED di_status di_gpt_decoder_push(di_gpt_decoder *decoder, const int32_t *tokens, int64_t length, void *logits);
+int64_t di_gpt_decoder_length(const di_gpt_decoder *decoder);
 
 typedef struct di_sampling {
     double temperature; /* 0: the largest logit (ties to the lowest symbol) */
@@ -62,7 +62,6 @@ typedef struct di_sampling {
     uint64_t seed;
 } di_sampling;
 /* Draws from logits [vocabulary] in double; number `index` of the stream under (seed, 0, 0). */
-DI_API int32_t di_sample(const void *logits, di_dtype dtype, int64_t vocabulary, const di_sampling *sampling,
-                         uint64_t index);
+int32_t di_sample(const void *logits, di_dtype dtype, int64_t vocabulary, const di_sampling *sampling, uint64_t index);
 
 #endif

@@ -59,9 +59,9 @@ typedef struct di_comparison {
 
 /* Every part is built once before the first step, so that what does not fit is refused at once. Whatever comes back
  * (DI_ECANCELLED after progress() said no), the finished runs are there until di_comparison_release. */
-DI_CALL di_status di_comparison_train(const di_exec *exec, const di_comparison_settings *settings,
-                                      di_comparison *comparison);
-DI_API void di_comparison_release(const di_exec *exec, di_comparison *comparison);
+DI_CHECKED di_status di_comparison_train(const di_exec *exec, const di_comparison_settings *settings,
+                                         di_comparison *comparison);
+void di_comparison_release(const di_exec *exec, di_comparison *comparison);
 
 const di_comparison_run *di_comparison_at(const di_comparison *comparison, int64_t part, int64_t rate, int64_t seed);
 

@@ -11,7 +11,7 @@ typedef di_status (*di_file_check)(void *user, const char *path, const unsigned 
 /* Reads `path`: a file, or every regular file below a folder in byte order of their paths relative to it (links are not
  * followed; files with a NUL byte are passed by). *data: *bytes of exec's memory, to be released. DI_EFORMAT names what
  * is empty; DI_EIO what cannot be read. */
-DI_CALL di_status di_text_files_read(const di_exec *exec, const char *path, di_file_check check, void *user,
-                                     unsigned char **data, size_t *bytes);
+DI_CHECKED di_status di_text_files_read(const di_exec *exec, const char *path, di_file_check check, void *user,
+                                        unsigned char **data, size_t *bytes);
 
 #endif

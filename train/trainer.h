@@ -16,7 +16,7 @@ typedef struct di_schedule {
     int64_t warmup, steps;
     di_decay decay;
 } di_schedule;
-DI_API double di_schedule_lr(const di_schedule *schedule, int64_t step);
+double di_schedule_lr(const di_schedule *schedule, int64_t step);
 
 typedef struct di_trainer_config {
     size_t size;
@@ -42,22 +42,22 @@ typedef struct di_trainer_report {
 typedef struct di_trainer di_trainer;
 /* `text` must outlive the trainer. Refuses by name a text whose training or validation part is shorter than the context
  * and its target. */
-DI_CALL di_status di_trainer_create(const di_exec *exec, const di_trainer_config *config, const di_text_data *text,
-                                    di_trainer **trainer);
-DI_API void di_trainer_destroy(di_trainer *trainer);
+DI_CHECKED di_status di_trainer_create(const di_exec *exec, const di_trainer_config *config, const di_text_data *text,
+                                       di_trainer **trainer);
+void di_trainer_destroy(di_trainer *trainer);
 /* One step on the batch of its number. A loss or gradient that is not finite: DI_OK, report->finite false, weights and
  * optimizer unchanged; the step is counted, so that the next one draws another batch. The learning rate comes from the
  * schedule: an lr among the optimizer's options is refused at creation. */
-DI_CALL di_status di_trainer_step(di_trainer *trainer, di_trainer_report *report);
+DI_CHECKED di_status di_trainer_step(di_trainer *trainer, di_trainer_report *report);
 /* Mean over `batches` validation batches drawn from (seed, number): nats a symbol. Dropout is off; it runs on the
  * memory of the training step. */
-DI_CALL di_status di_trainer_evaluate(di_trainer *trainer, uint64_t seed, int64_t batches, double *loss);
-DI_API di_gpt *di_trainer_model(di_trainer *trainer);
-DI_API int64_t di_trainer_steps(const di_trainer *trainer); /* done */
+DI_CHECKED di_status di_trainer_evaluate(di_trainer *trainer, uint64_t seed, int64_t batches, double *loss);
+di_gpt *di_trainer_model(di_trainer *trainer);
+int64_t di_trainer_steps(const di_trainer *trainer); /* done */
 /* What it was created with, or what its checkpoint says; texts belong to the trainer. */
-DI_API const di_trainer_config *di_trainer_settings(const di_trainer *trainer);
+const di_trainer_config *di_trainer_settings(const di_trainer *trainer);
 /* Exact cost of the training step (di_tape_plan) and bytes of the optimizer's state. */
-DI_CALL di_status di_trainer_cost(di_trainer *trainer, di_tape_cost *cost, int64_t *optimizer_bytes);
+DI_CHECKED di_status di_trainer_cost(di_trainer *trainer, di_tape_cost *cost, int64_t *optimizer_bytes);
 
 /* Checkpoint: one safetensors file with the weights ("model.PARAMETER"), the optimizer's state
  * ("optimizer.PARAMETER.step", "optimizer.PARAMETER.exp_avg" …) and these metadata. No time stamps: the same state
@@ -73,13 +73,13 @@ DI_CALL di_status di_trainer_cost(di_trainer *trainer, di_tape_cost *cost, int64
  *                        the held-out tail; text.vocabulary: the symbols in order of their ids
  *
  * Numbers are the shortest decimals that read back to the same bits. */
-DI_CALL di_status di_trainer_save(di_trainer *trainer, const char *path);
+DI_CHECKED di_status di_trainer_save(di_trainer *trainer, const char *path);
 /* Goes on where the file stopped; config comes from the file. `records`: parts of the caller's own that its attention
  * may name (NULL: none). A text with another hash is refused, naming both. */
-DI_CALL di_status di_trainer_resume(const di_exec *exec, const char *path, const di_part *const *records, int64_t count,
-                                    const di_text_data *text, di_trainer **trainer);
+DI_CHECKED di_status di_trainer_resume(const di_exec *exec, const char *path, const di_part *const *records,
+                                       int64_t count, const di_text_data *text, di_trainer **trainer);
 /* Only the model and its vocabulary, for eval and generate: the caller owns both. */
-DI_CALL di_status di_checkpoint_model(const di_exec *exec, const char *path, const di_part *const *records,
-                                      int64_t count, di_gpt **gpt, di_text_data **vocabulary);
+DI_CHECKED di_status di_checkpoint_model(const di_exec *exec, const char *path, const di_part *const *records,
+                                         int64_t count, di_gpt **gpt, di_text_data **vocabulary);
 
 #endif

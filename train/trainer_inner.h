@@ -22,9 +22,9 @@ struct di_trainer {
 };
 
 /* "name:options" of a part in canonical form: the options that differ from their default, or `all`. */
-DI_CALL di_status di_part_text(const di_part *part, const char *options, bool all, char text[DI_PART_TEXT]);
+DI_CHECKED di_status di_part_text(const di_part *part, const char *options, bool all, char text[DI_PART_TEXT]);
 /* The attention that `text` names: first among `records`, then in the library's list. */
-DI_CALL di_status di_attention_find(const di_exec *exec, const di_part *const *records, int64_t count, const char *text,
-                                    const di_attention **record, const char **options);
+DI_CHECKED di_status di_attention_find(const di_exec *exec, const di_part *const *records, int64_t count,
+                                       const char *text, const di_attention **record, const char **options);
 
 #endif

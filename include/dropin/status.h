@@ -12,13 +12,16 @@
 extern "C" {
 #endif
 
-/* DI_API marks an exported symbol; DI_CALL one whose status must be looked at. Both vanish for readers of
- * declarations (cffi) that define them empty. */
+/* DI_API marks an exported symbol; DI_CALL an exported function whose status must be looked at; DI_CHECKED such a
+ * function that is not exported. They vanish for readers of declarations (cffi) that define them empty. */
 #ifndef DI_API
 #define DI_API __attribute__((visibility("default")))
 #endif
 #ifndef DI_CALL
 #define DI_CALL __attribute__((visibility("default"), warn_unused_result))
+#endif
+#ifndef DI_CHECKED
+#define DI_CHECKED __attribute__((warn_unused_result))
 #endif
 #ifndef DI_PRINTF23
 #define DI_PRINTF23 __attribute__((format(printf, 2, 3)))

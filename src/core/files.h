@@ -6,9 +6,9 @@
 #include <dropin/core.h>
 
 /* exec->files, or the operating system's table where exec or its table is NULL. */
-DI_API const di_files *di_files_of(const di_exec *exec);
+const di_files *di_files_of(const di_exec *exec);
 
 /* The operating system's words for an errno value, cut to `capacity` bytes; thread-safe. Returns `text`. */
-DI_API const char *di_error_text(int error, char *text, size_t capacity);
+const char *di_error_text(int error, char *text, size_t capacity);
 
 #endif

@@ -15,26 +15,26 @@ typedef union di_option_value {
 } di_option_value;
 
 /* Reads `bytes` bytes of text as a value of the row's type and range. `owner` is named in messages. */
-DI_CALL di_status di_option_read(const char *owner, const di_option *row, const char *text, size_t bytes,
-                                 di_option_value *value);
+DI_CHECKED di_status di_option_read(const char *owner, const di_option *row, const char *text, size_t bytes,
+                                    di_option_value *value);
 /* Copies a value into, or out of, the row's field of an option struct. */
-DI_API void di_option_store(const di_option *row, const di_option_value *value, void *options);
-DI_API void di_option_load(const di_option *row, const void *options, di_option_value *value);
-DI_API bool di_option_equal(di_option_type type, const di_option_value *a, const di_option_value *b);
+void di_option_store(const di_option *row, const di_option_value *value, void *options);
+void di_option_load(const di_option *row, const void *options, di_option_value *value);
+bool di_option_equal(di_option_type type, const di_option_value *a, const di_option_value *b);
 
 /* A double as text: the shortest decimal that reads back to the same bits, independent of the host's locale. */
-DI_API void di_number_print(double number, char text[32]);
+void di_number_print(double number, char text[32]);
 /* Reads the whole of `text` (NUL-ended) in strtod's syntax of the C locale, without leading blanks. False if it is not
  * a number; `huge` tells that a finite text is beyond the doubles. */
-DI_API bool di_number_read(const char *text, double *number, bool *huge);
+bool di_number_read(const char *text, double *number, bool *huge);
 
 /* The rule of a DI_INT or DI_NUMBER row in words: "must be 1..65536 or auto", "must be in [0, 1)"; "" for none. */
-DI_API void di_option_rule(const di_option *row, char rule[128]);
+void di_option_rule(const di_option *row, char rule[128]);
 
 /* Length of the value at the head of `text` up to a comma outside brackets, or the end; -1 if brackets do not balance.
  */
-DI_API int64_t di_option_span(const char *text);
+int64_t di_option_span(const char *text);
 /* True if the text is one bracket and what it holds: "[a,b]", not "[a],[b]". */
-DI_API bool di_option_bracketed(const char *text, size_t bytes);
+bool di_option_bracketed(const char *text, size_t bytes);
 
 #endif

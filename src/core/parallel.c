@@ -26,19 +26,21 @@ int32_t di_workers(const di_exec *exec, int64_t count) {
 
 typedef struct team {
     int64_t count, next;
-    int64_t failed; /* lowest index that failed so far; count: none */
+    pthread_mutex_t lock; /* of status and message */
+    int64_t failed;       /* lowest index that failed so far; count: none */
     di_status status;
     char message[1024];
 } team;
 
 /* Keeps the failure of the lowest index. Called by the thread whose message it is. */
 static void record(team *shared, int64_t index, di_status status) {
-#pragma omp critical(di_parallel_failure)
+    pthread_mutex_lock(&shared->lock);
     if (index < shared->failed) {
         shared->status = status;
         strncpy(shared->message, di_message(), sizeof shared->message - 1);
         __atomic_store_n(&shared->failed, index, __ATOMIC_RELAXED);
     }
+    pthread_mutex_unlock(&shared->lock);
 }
 
 static void work(team *shared, di_task task, void *user, int32_t worker) {
@@ -68,7 +70,7 @@ di_status di_parallel(const di_exec *exec, int64_t count, di_task task, void *us
         }
         return DI_OK;
     }
-    team shared = {.count = count, .failed = count};
+    team shared = {.count = count, .failed = count, .lock = PTHREAD_MUTEX_INITIALIZER};
     /* The pool's threads may round otherwise, or keep denormals where the caller flushes them: for the length of the
      * region they take over the caller's environment, so that results do not depend on who computes. */
     fenv_t callers;

@@ -10,8 +10,8 @@
  * worker. On one thread when count is 1, inside another di_parallel, or after fork. The status of the failed task with
  * the lowest index comes back (with its message); tasks not yet begun are skipped then. */
 typedef di_status (*di_task)(void *user, int64_t index, int32_t worker);
-DI_CALL di_status di_parallel(const di_exec *exec, int64_t count, di_task task, void *user);
-DI_API int32_t di_workers(const di_exec *exec, int64_t count);
+DI_CHECKED di_status di_parallel(const di_exec *exec, int64_t count, di_task task, void *user);
+int32_t di_workers(const di_exec *exec, int64_t count);
 
 /* Fixed pieces for sums and elementwise loops: the piece size never depends on threads. */
 enum { DI_PIECE = 16384 };

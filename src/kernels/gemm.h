@@ -27,11 +27,11 @@ typedef struct di_product {
 /* Bytes of exec->work that the call needs (packed pieces of B and, where A is transposed, of A), for these m, n, k,
  * forms, and exec's level and threads. */
 int64_t di_gemm_workspace(const di_exec *exec, const di_product *product);
-DI_CALL di_status di_gemm(const di_exec *exec, const di_product *product);
+DI_CHECKED di_status di_gemm(const di_exec *exec, const di_product *product);
 
 /* For few rows (m at most 64): reads B once, no packing, no scratch. A is not transposed. */
 enum { DI_STREAM_ROWS = 64 };
-DI_CALL di_status di_gemm_stream(const di_exec *exec, const di_product *product);
+DI_CHECKED di_status di_gemm_stream(const di_exec *exec, const di_product *product);
 
 static inline double di_product_flops(int64_t m, int64_t n, int64_t k) {
     return 2.0 * (double)m * (double)n * (double)k;

@@ -16,16 +16,16 @@ extern const di_op di_op_linear, di_op_embedding, di_op_layer_norm, di_op_rms_no
 static inline bool op_has(const di_op_call *call, int32_t i) { return i < call->inputs && call->input[i].rank >= 0; }
 
 /* Input 0 is there, floating, of rank 1 or more with a last dimension of 1 or more. */
-DI_CALL di_status op_check_rows(const di_op_call *call, const char *op);
+DI_CHECKED di_status op_check_rows(const di_op_call *call, const char *op);
 /* Input i, where present (or `required`), is [size] of input 0's dtype. */
-DI_CALL di_status op_check_vector(const di_op_call *call, const char *op, int32_t i, const char *name, int64_t size,
-                                  bool required);
+DI_CHECKED di_status op_check_vector(const di_op_call *call, const char *op, int32_t i, const char *name, int64_t size,
+                                     bool required);
 /* Input i has input 0's dtype and the shape of `like`. */
-DI_CALL di_status op_check_like(const di_op_call *call, const char *op, int32_t i, const char *name,
-                                const di_tensor *like);
+DI_CHECKED di_status op_check_like(const di_op_call *call, const char *op, int32_t i, const char *name,
+                                   const di_tensor *like);
 /* Input i, where present, is [batch] of this integer dtype. */
-DI_CALL di_status op_check_batch(const di_op_call *call, const char *op, int32_t i, const char *name, di_dtype dtype,
-                                 int64_t batch);
+DI_CHECKED di_status op_check_batch(const di_op_call *call, const char *op, int32_t i, const char *name, di_dtype dtype,
+                                    int64_t batch);
 /* Output 0 has the shape and dtype of input 0. */
 void op_output_like_input(di_op_call *call);
 
@@ -50,7 +50,8 @@ static inline bool op_adds(const di_op_call *call, int32_t i) { return call->add
 /* True where output 0 has no gradient: then every wanted gradient that is not added to was set to 0. */
 bool op_without_gradient(di_op_call *call);
 /* y = x, or y += x where `add`: `count` elements. Nothing where y is x. */
-DI_CALL di_status op_pass(const di_exec *exec, const di_op_call *call, const void *x, void *y, int64_t count, bool add);
+DI_CHECKED di_status op_pass(const di_exec *exec, const di_op_call *call, const void *x, void *y, int64_t count,
+                             bool add);
 
 /* ---- examples ------------------------------------------------------------------------------------------------------
  */

@@ -107,9 +107,9 @@ int32_t tape_append(di_tape *tape, tape_array *array);
 di_status tape_stick(di_tape *tape, di_status status);
 
 /* plan.c: schedule and placement for `roots`; nothing is allocated but the plan's own arrays. */
-DI_CALL di_status tape_plan(di_tape *tape, const di_var *outputs, int32_t count, bool with_backward);
+DI_CHECKED di_status tape_plan(di_tape *tape, const di_var *outputs, int32_t count, bool with_backward);
 
 /* accumulate.c: to[i] += from[i], or = */
-DI_CALL di_status tape_add(const di_exec *exec, di_dtype dtype, void *to, const void *from, int64_t count);
+DI_CHECKED di_status tape_add(const di_exec *exec, di_dtype dtype, void *to, const void *from, int64_t count);
 
 #endif

@@ -20,6 +20,6 @@ void di_tensor_gather(const di_tensor *from, int64_t first, int64_t count, void 
 
 /* Checks of a tensor that somebody filled in by hand: dtype, rank, sizes, data where there are elements. `owner` and
  * `name` are named in messages. */
-DI_CALL di_status di_tensor_check(const char *owner, const char *name, const di_tensor *tensor);
+DI_CHECKED di_status di_tensor_check(const char *owner, const char *name, const di_tensor *tensor);
 
 #endif

@@ -32,6 +32,6 @@ bool di_utf8_valid(const char *text, size_t bytes);
 
 /* Checks of the JSON text that cJSON does not make: UTF-8, control characters, \u0000 in names (C strings would end
  * there), numbers by the JSON grammar, depth, and an end. *end = bytes without the spaces behind the object. */
-DI_CALL di_status di_header_scan(const char *file, const char *text, size_t bytes, size_t *end);
+DI_CHECKED di_status di_header_scan(const char *file, const char *text, size_t bytes, size_t *end);
 
 #endif

@@ -89,7 +89,7 @@ class OurModel:
         handle = ffi.new("di_tape **")
         check(lib.di_tape_create(self.context, lib.DI_F32, handle))
         self.tape = handle[0]
-        self.tokens, self.targets = (numpy.array(x, numpy.int32) for x in (tokens, targets))
+        self.tokens, self.targets = (x.numpy().astype(numpy.int32) for x in (tokens, targets))
         self.loss = self._record(fill_tensor)
         optimizer = ffi.new("di_optimizer_instance **")
         check(lib.di_optimizer_create(self.context, b"adamw:beta2=0.95,weight_decay=0", optimizer))

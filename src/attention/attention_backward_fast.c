@@ -10,7 +10,7 @@
  * depends on threads. Which of the two follows from the shape alone. */
 #include "attention/fast.h"
 
-enum { WHOLE_PAIRS = 8, BLOCK_BYTES = 400 << 10, BLOCK_TILES = 12, KEYS_ROWS = 4 * DI_KEY_TILE, SUMS = 3 };
+enum { WHOLE_PAIRS = 8, BLOCK_BYTES = 1600 << 10, BLOCK_TILES = 12, KEYS_ROWS = 4 * DI_KEY_TILE, SUMS = 3 };
 
 typedef struct layout {
     bool whole;                  /* one pass */

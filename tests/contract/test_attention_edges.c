@@ -390,6 +390,32 @@ static void test_17_bias_of_a_long_context(void **state) {
     run_one("sigmoid", "q=20,k=50,spread=30,options=bias=-16", NULL, NULL);
 }
 
+/* Forward and backward at 16,384 need their tensors and at most 16 MB: nothing that grows with the square. */
+static void test_memory_of_a_long_context(void **state) {
+    (void)state;
+    for (int64_t i = 0; attention_record(i); i++)
+        for (int32_t way = 0; way < 2 * DI_LEVELS; way++) {
+            attention_data data;
+            bool causal = way % 2;
+            if (way / 2 == DI_PLAIN || !di_level_supported((di_level)(way / 2)))
+                continue; /* plain keeps whole heads in double: it is the formula, not the fast way */
+            int64_t forward, backward, saved;
+            assert_true(attention_make(&data, attention_record(i), DI_F32, "q=1,k=1"));
+            data.exec.threads = 2;
+            data.exec.level = (di_level)(way / 2);
+            di_attention_shape_init(&data.shape, DI_F32, 1, 16384, 16384, 8, 64, causal);
+            assert_int_equal(
+                di_attention_workspace(&data.exec, data.record, data.options, &data.shape, false, &forward), DI_OK);
+            assert_int_equal(
+                di_attention_workspace(&data.exec, data.record, data.options, &data.shape, true, &backward), DI_OK);
+            assert_int_equal(di_attention_saved(data.record, data.options, &data.shape, &saved), DI_OK);
+            int64_t peak = saved + (forward > backward ? forward : backward);
+            print_message("%s: %lld forward, %lld backward, %lld saved\n", data.record->part.name, (long long)forward,
+                          (long long)backward, (long long)saved);
+            assert_in_range(peak, 0, 16000000);
+        }
+}
+
 static void test_18_threads(void **state) {
     (void)state;
     for (int64_t i = 0; attention_record(i); i++)
@@ -426,6 +452,7 @@ int main(void) {
                                        cmocka_unit_test(test_15_packed_projection),
                                        cmocka_unit_test(test_16_many_keys_without_bias),
                                        cmocka_unit_test(test_17_bias_of_a_long_context),
-                                       cmocka_unit_test(test_18_threads)};
+                                       cmocka_unit_test(test_18_threads),
+                                       cmocka_unit_test(test_memory_of_a_long_context)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

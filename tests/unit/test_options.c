@@ -233,6 +233,13 @@ static void messages(void **state) {
     sample read;
     assert_failure(di_options_parse(&sigmoid, text, &read), DI_ERANGE,
                    "sigmoid: file has 256 bytes; must be at most 255");
+    /* The brackets of a part's text are not part of its 255 bytes. */
+    snprintf(text, sizeof text, "inner=[%0255d]", 0);
+    assert_ok(di_options_parse(&sigmoid, text, &read));
+    assert_int_equal(strlen(read.inner.value), 255);
+    snprintf(text, sizeof text, "inner=[%0256d]", 0);
+    assert_failure(di_options_parse(&sigmoid, text, &read), DI_ERANGE,
+                   "sigmoid: inner has 256 bytes; must be at most 255");
     snprintf(text, sizeof text, "block=%0200d", 0);
     snprintf(message, sizeof message, "sigmoid: block=%064d; must be 1..65536", 0);
     assert_failure(di_options_parse(&sigmoid, text, &read), DI_ERANGE, message);

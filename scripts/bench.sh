@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
-# Every benchmark, one after another, on an otherwise idle machine. The peers need .venv (scripts/setup.sh test).
+# bench.sh [--record]: every benchmark, one after another, on an otherwise idle machine. The peers need .venv (scripts/setup.sh
+# test); --record puts their tables into bench/results.csv, from where scripts/docs.sh takes them.
 set -eu
 cd "$(dirname "$0")/.."
 build/dropin bench products
@@ -11,7 +12,7 @@ if .venv/bin/python -c 'import torch' >/dev/null 2>&1; then
     export PYTHONPATH=python DROPIN_LIBRARY=build/libdropin.so
     for peer in attention "gpt_step" "gpt_step --memory"; do
         # shellcheck disable=SC2086
-        .venv/bin/python bench/peers/${peer%% *}.py ${peer#"${peer%% *}"}
+        .venv/bin/python bench/peers/${peer%% *}.py ${peer#"${peer%% *}"} "$@"
     done
 else
     echo "bench: the peers are SKIPPED: no PyTorch in .venv (scripts/setup.sh test)" >&2

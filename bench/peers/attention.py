@@ -4,10 +4,9 @@
 Peers: F.scaled_dot_product_attention (fused) for softmax; sigmoid(q kᵀ s + b) v in eager mode for sigmoid. The limit is the product
 rate, measured in the same run by a large torch.mm. FLOPs: forward 4 B H n² d, backward 2.5 times that, causal half.
 
-    PYTHONPATH=python .venv/bin/python bench/peers/attention.py [--threads N] [--rounds N] [--csv FILE]
+    PYTHONPATH=python .venv/bin/python bench/peers/attention.py [--threads N] [--rounds N] [--record]
 """
 import argparse
-import csv
 import math
 import os
 import platform
@@ -15,7 +14,7 @@ import platform
 import dropin
 import torch
 import torch.nn.functional as F
-from alternate import alternate, print_table, warn_if_busy
+from alternate import alternate, print_table, record, warn_if_busy
 
 SHAPES = [(4, 8, 1024, 64), (1, 8, 2048, 128), (1, 8, 256, 64), (1, 8, 1024, 64)]  # batch, heads, length, dim
 
@@ -87,7 +86,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--csv", help="write the rows to this file")
+    parser.add_argument("--record", action="store_true", help="put the table into bench/results.csv")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     torch.manual_seed(0)
@@ -96,14 +95,12 @@ def main():
     print(f"PyTorch {torch.__version__}, dropin {dropin.__version__}, {arguments.threads} threads, {platform.machine()}; "
           f"product rate {rate / 1e9:.1f} GFLOP/s; median of {arguments.rounds}, alternated\n")
     rows = [row for shape in SHAPES for causal in (False, True) for row in measure(shape, causal, arguments.threads, arguments.rounds, rate)]
-    print_table(["shape (B H n d)", "mask", "pass", "part", "ours ms", "PyTorch ms", "PyTorch / ours", "/ our softmax", "of product rate"],
-                [[r["shape"], r["mask"], r["pass"], r["part"], f"{r['ms']:.2f}", f"{r['torch_ms']:.2f}", f"{r['times_torch']:.2f}",
-                  f"{r['of_softmax']:.3f}", f"{100 * r['of_product_rate']:.0f} %"] for r in rows])
-    if arguments.csv:
-        with open(arguments.csv, "w", newline="") as file:
-            writer = csv.DictWriter(file, rows[0])
-            writer.writeheader()
-            writer.writerows(rows)
+    titles = ["shape (B H n d)", "mask", "pass", "part", "ours ms", "PyTorch ms", "PyTorch / ours", "/ our softmax", "of product rate"]
+    cells = [[r["shape"], r["mask"], r["pass"], r["part"], f"{r['ms']:.2f}", f"{r['torch_ms']:.2f}", f"{r['times_torch']:.2f}",
+              f"{r['of_softmax']:.3f}", f"{100 * r['of_product_rate']:.0f} %"] for r in rows]
+    print_table(titles, cells)
+    if arguments.record:
+        record("attention", titles, cells, arguments.threads)
 
 
 if __name__ == "__main__":

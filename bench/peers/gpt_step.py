@@ -4,7 +4,7 @@
 6 layers, width 384, 6 heads, context 256, batch 8, vocabulary 65, RoPE left out on both sides (learned positions), clip 1.0.
 --memory measures instead the growth of resident size over 10 steps, each side in a process of its own.
 
-    PYTHONPATH=python .venv/bin/python bench/peers/gpt_step.py [--threads N] [--rounds N] [--memory]
+    PYTHONPATH=python .venv/bin/python bench/peers/gpt_step.py [--threads N] [--rounds N] [--memory] [--record]
 """
 import argparse
 import os
@@ -168,11 +168,19 @@ def memory_of(side, threads):
     print(resident() - before)
 
 
+def show(bench, titles, rows, arguments):
+    from alternate import print_table, record
+    print_table(titles, rows)
+    if arguments.record:
+        record(bench, titles, rows, arguments.threads)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--memory", action="store_true")
+    parser.add_argument("--record", action="store_true", help="put the table into bench/results.csv")
     parser.add_argument("--side", choices=["ours", "torch"], help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.side:
@@ -181,11 +189,12 @@ def main():
     if arguments.memory:
         grown = {side: int(subprocess.run([sys.executable, __file__, "--side", side, "--threads", str(arguments.threads)],
                                           check=True, capture_output=True, text=True).stdout) for side in ("ours", "torch")}
-        print(f"growth of resident size, weights and 10 steps: ours {grown['ours'] / 1e6:.1f} MB, PyTorch {grown['torch'] / 1e6:.1f} MB, "
-              f"ratio {grown['ours'] / grown['torch']:.2f}")
+        show("gpt_step memory", ["growth of resident size, weights and 10 steps", "MB", "of PyTorch"],
+             [[name, f"{grown[side] / 1e6:.1f}", f"{grown[side] / grown['torch']:.2f}"] for name, side in (("ours", "ours"), ("PyTorch", "torch"))],
+             arguments)
         return
     import torch
-    from alternate import alternate, print_table, warn_if_busy
+    from alternate import alternate, warn_if_busy
     torch.set_num_threads(arguments.threads)
     warn_if_busy(arguments.threads)
     torch_step, weights, tokens, targets = torch_model()
@@ -199,9 +208,9 @@ def main():
     flops = cost.forward_flops + cost.backward_flops
     print(f"PyTorch {torch.__version__}, {arguments.threads} threads; first losses {losses[0][0]:.4f} and {losses[0][1]:.4f}; "
           f"product rate {rate / 1e9:.1f} GFLOP/s; median of {arguments.rounds}, alternated\n")
-    print_table(["step", "ms", "PyTorch / ours", "share of products", "arena MB"],
-                [["ours", f"{1e3 * seconds['ours']:.1f}", f"{seconds['torch'] / seconds['ours']:.2f}", f"{100 * flops / rate / seconds['ours']:.0f} %", f"{cost.arena_bytes / 1e6:.1f}"],
-                 ["PyTorch", f"{1e3 * seconds['torch']:.1f}", "1.00", f"{100 * flops / rate / seconds['torch']:.0f} %", ""]])
+    show("gpt_step", ["step", "ms", "PyTorch / ours", "share of products", "arena MB"],
+         [["ours", f"{1e3 * seconds['ours']:.1f}", f"{seconds['torch'] / seconds['ours']:.2f}", f"{100 * flops / rate / seconds['ours']:.0f} %", f"{cost.arena_bytes / 1e6:.1f}"],
+          ["PyTorch", f"{1e3 * seconds['torch']:.1f}", "1.00", f"{100 * flops / rate / seconds['torch']:.0f} %", "–"]], arguments)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 """Our attention against PyTorch on the same threads, alternated, in one run.
 
 Peers: F.scaled_dot_product_attention (fused) for softmax; sigmoid(q kᵀ s + b) v in eager mode for sigmoid. The limit is the product
-rate, measured in the same run by a large torch.mm. FLOPs: forward 4 B H n² d, backward 2.5 times that, causal half.
+rate of a large torch.mm that takes its turn in the same rounds. FLOPs: forward 4 B H n² d, backward 2.5 times that, causal half.
 
     PYTHONPATH=python .venv/bin/python bench/peers/attention.py [--threads N] [--rounds N] [--record]
 """
@@ -17,12 +17,6 @@ import torch.nn.functional as F
 from alternate import alternate, print_table, record, warn_if_busy
 
 SHAPES = [(4, 8, 1024, 64), (1, 8, 2048, 128), (1, 8, 256, 64), (1, 8, 1024, 64)]  # batch, heads, length, dim
-
-
-def product_rate(rounds):
-    a, b = torch.randn(2048, 2048), torch.randn(2048, 2048)
-    c = torch.empty(2048, 2048)
-    return 2 * 2048**3 / alternate({"mm": lambda: torch.mm(a, b, out=c)}, rounds)["mm"]
 
 
 class Contenders:
@@ -60,24 +54,27 @@ class Contenders:
         torch.autograd.grad(self.torch_forward(kind, grad=True), self.torch_inputs, self.torch_d_out)
 
 
-def measure(shape, causal, threads, rounds, rate):
+def measure(shape, causal, threads, rounds):
     batch, heads, length, dim = shape
     flops = 4 * batch * heads * length * length * dim * (0.5 if causal else 1)
     c = Contenders(shape, causal, threads)
+    a, b, product = (torch.randn(2048, 2048) for _ in range(3))
     rows = []
     for pass_name, factor, ours, theirs in (("forward", 1, c.ours_forward, c.torch_forward),
                                             ("forward + backward", 3.5, c.ours_both, c.torch_both)):
         seconds = alternate({
             "softmax": lambda: ours("softmax"), "torch softmax": lambda: theirs("softmax"),
             "sigmoid": lambda: ours("sigmoid"), "torch sigmoid": lambda: theirs("sigmoid"),
+            "mm": lambda: torch.mm(a, b, out=product),
         }, rounds)
+        rate = 2 * 2048**3 / seconds["mm"]
         for kind in ("softmax", "sigmoid"):
             rows.append({
                 "shape": "x".join(map(str, shape)), "mask": "causal" if causal else "full", "pass": pass_name, "part": kind,
                 "ms": 1e3 * seconds[kind], "torch_ms": 1e3 * seconds["torch " + kind],
                 "times_torch": seconds["torch " + kind] / seconds[kind],
                 "of_softmax": seconds[kind] / seconds["softmax"],
-                "of_product_rate": flops * factor / seconds[kind] / rate,
+                "of_product_rate": flops * factor / seconds[kind] / rate, "rate": rate / 1e9,
             })
     return rows
 
@@ -91,10 +88,8 @@ def main():
     torch.set_num_threads(arguments.threads)
     torch.manual_seed(0)
     warn_if_busy(arguments.threads)
-    rate = product_rate(arguments.rounds)
-    print(f"PyTorch {torch.__version__}, dropin {dropin.__version__}, {arguments.threads} threads, {platform.machine()}; "
-          f"product rate {rate / 1e9:.1f} GFLOP/s; median of {arguments.rounds}, alternated\n")
-    rows = [row for shape in SHAPES for causal in (False, True) for row in measure(shape, causal, arguments.threads, arguments.rounds, rate)]
+    rows = [row for shape in SHAPES for causal in (False, True) for row in measure(shape, causal, arguments.threads, arguments.rounds)]
+    rates = [row["rate"] for row in rows]
     titles = ["shape (B H n d)", "mask", "pass", "part", "ours ms", "PyTorch ms", "PyTorch / ours", "/ our softmax", "of product rate"]
     cells = [[r["shape"], r["mask"], r["pass"], r["part"], f"{r['ms']:.2f}", f"{r['torch_ms']:.2f}", f"{r['times_torch']:.2f}",
               f"{r['of_softmax']:.3f}", f"{100 * r['of_product_rate']:.0f} %"] for r in rows]

@@ -90,6 +90,8 @@ def main():
     warn_if_busy(arguments.threads)
     rows = [row for shape in SHAPES for causal in (False, True) for row in measure(shape, causal, arguments.threads, arguments.rounds)]
     rates = [row["rate"] for row in rows]
+    print(f"PyTorch {torch.__version__}, dropin {dropin.__version__}, {arguments.threads} threads, {platform.machine()}; "
+          f"product rate {min(rates):.0f} … {max(rates):.0f} GFLOP/s; median of {arguments.rounds}, alternated\n")
     titles = ["shape (B H n d)", "mask", "pass", "part", "ours ms", "PyTorch ms", "PyTorch / ours", "/ our softmax", "of product rate"]
     cells = [[r["shape"], r["mask"], r["pass"], r["part"], f"{r['ms']:.2f}", f"{r['torch_ms']:.2f}", f"{r['times_torch']:.2f}",
               f"{r['of_softmax']:.3f}", f"{100 * r['of_product_rate']:.0f} %"] for r in rows]

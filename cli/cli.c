@@ -88,7 +88,7 @@ static const di_option *find_row(const di_command *command, void *options, const
     const di_option_block *lists[] = {own, command->blocks};
     for (size_t list = 0; list < 2; list++)
         for (const di_option_block *block = lists[list]; block && block->rows; block++)
-            for (const di_option *row = block->rows; row->name; row++)
+            for (const di_option *row = block->rows; row->name; row = di_option_after(row))
                 if (strcmp(row->name, name) == 0) {
                     *base = (char *)options + block->offset;
                     return row;
@@ -103,7 +103,7 @@ static di_status unknown_option(const di_command *command, const char *name, con
     const di_option_block *lists[] = {own, command->blocks};
     for (size_t list = 0; list < 2; list++)
         for (const di_option_block *block = lists[list]; block && block->rows; block++)
-            for (const di_option *row = block->rows; row->name && count < 255; row++)
+            for (const di_option *row = block->rows; row->name && count < 255; row = di_option_after(row))
                 names[count++] = row->name;
     names[count++] = "help";
     const char *nearest = di_nearest(name, names, count);

@@ -28,7 +28,7 @@ static cJSON *text_of(const di_text_data *text, di_symbols symbols) {
 /* The options of the model by their rows, so that none is forgotten. */
 static cJSON *model_of(const gpt_options *model) {
     cJSON *object = cJSON_CreateObject();
-    for (const di_option *row = di_gpt_part.options; row->name; row++) {
+    for (const di_option *row = di_gpt_part.options; row->name; row = di_option_after(row)) {
         const char *at = (const char *)model + row->offset;
         if (row->type == DI_INT && *(const int64_t *)at == INT64_MIN)
             cJSON_AddStringToObject(object, row->name, "auto");

@@ -67,7 +67,7 @@ static bool hidden(const di_option *hide, const char *name) {
 
 void di_option_print_rows(di_cli *cli, const di_option *rows, const char *usage, const di_option *hide) {
     enum { HELP_AT = 26 };
-    for (const di_option *row = rows; row && row->name; row++) {
+    for (const di_option *row = rows; row && row->name; row = di_option_after(row)) {
         if (hidden(hide, row->name))
             continue;
         char name[64], word[128], left[256], range[160], tail[384] = "", text[1024];

@@ -155,7 +155,7 @@ static bool same(const di_option *row, const void *a, const void *b) {
 
 static const char *changed(const di_option *rows, const void *options, const void *defaults,
                            const char *const *except) {
-    for (; rows->name; rows++) {
+    for (; rows->name; rows = di_option_after(rows)) {
         bool passed = same(rows, options, defaults);
         for (const char *const *name = except; *name && !passed; name++)
             passed = strcmp(*name, rows->name) == 0;

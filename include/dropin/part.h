@@ -31,7 +31,8 @@ enum {
     DI_REPEAT = 8    /* commands: the option may be given again; texts are joined by commas */
 };
 
-/* One row. Defaults exist only here. Rows end with one whose name is NULL. */
+/* One row. Defaults exist only here. Rows end with one whose name is NULL; where its `more` is set they go on there,
+ * with rows that several parts share over a struct that the option struct of each begins with. */
 typedef struct di_option {
     const char *name;
     di_option_type type;
@@ -41,7 +42,12 @@ typedef struct di_option {
     const char *choices; /* DI_CHOICE: "scalar|head|key" */
     uint32_t flags;
     const char *help;
+    const struct di_option *more; /* last row only */
 } di_option;
+
+/* The row after this one, over the seam to shared rows: for (row = rows; row && row->name; row = di_option_after(row)).
+ * The row that it gives at the end has no name. */
+DI_API const di_option *di_option_after(const di_option *row);
 
 /* offsetof, refused at compile time where the member has another type: .offset = DI_FIELD(int64_t, combiner, block) */
 #define DI_FIELD(type, structure, member) _Generic(((structure *)0)->member, type : offsetof(structure, member))

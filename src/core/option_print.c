@@ -78,7 +78,7 @@ di_status di_options_print(const di_part *part, const void *options, bool all, c
     }
     size_t used = 0;
     text[0] = '\0';
-    for (const di_option *row = part->options; row != NULL && row->name != NULL; row++) {
+    for (const di_option *row = part->options; row != NULL && row->name != NULL; row = di_option_after(row)) {
         di_option_value value, standard;
         di_option_load(row, options, &value);
         const char *default_text = row->value != NULL ? row->value : "";

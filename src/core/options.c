@@ -9,8 +9,13 @@ enum { NAME_ROOM = 64, NAMES = 128, LIST_ROOM = 640 };
 
 static const char *owner_name(const char *owner) { return owner != NULL ? owner : "options"; }
 
+const di_option *di_option_after(const di_option *row) {
+    row++;
+    return row->name == NULL && row->more != NULL ? row->more : row;
+}
+
 static const di_option *find_row(const di_option *rows, const char *name, size_t bytes) {
-    for (const di_option *row = rows; row != NULL && row->name != NULL; row++) {
+    for (const di_option *row = rows; row != NULL && row->name != NULL; row = di_option_after(row)) {
         if (strlen(row->name) == bytes && memcmp(row->name, name, bytes) == 0) {
             return row;
         }
@@ -43,7 +48,7 @@ static di_status unknown_name(const char *owner, const char *kind, const char *n
 static di_status unknown_option(const char *owner, const di_option *rows, const char *name, size_t bytes) {
     const char *names[NAMES];
     int64_t count = 0;
-    for (const di_option *row = rows; row != NULL && row->name != NULL && count < NAMES; row++) {
+    for (const di_option *row = rows; row != NULL && row->name != NULL && count < NAMES; row = di_option_after(row)) {
         names[count++] = row->name;
     }
     return unknown_name(owner, "option", name, bytes, names, count, false);
@@ -51,7 +56,7 @@ static di_status unknown_option(const char *owner, const di_option *rows, const 
 
 di_status di_options_defaults(const char *owner, const di_option *rows, void *options) {
     owner = owner_name(owner);
-    for (const di_option *row = rows; row != NULL && row->name != NULL; row++) {
+    for (const di_option *row = rows; row != NULL && row->name != NULL; row = di_option_after(row)) {
         const char *text = row->value;
         if (text == NULL) {
             if (row->type != DI_TEXT && row->type != DI_PART) {

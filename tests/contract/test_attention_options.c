@@ -76,7 +76,7 @@ static void test_every_option_matters(void **state) {
         const di_attention *record = attention_record(i);
         uint64_t plain, changed;
         assert_true(outcome(record, "", &plain));
-        for (const di_option *row = record->part.options; row->name; row++) {
+        for (const di_option *row = record->part.options; row->name; row = di_option_after(row)) {
             char values[4][64], text[400];
             int32_t count = other_values(row, values);
             assert_true(count > 0);
@@ -94,13 +94,14 @@ static void test_refused_options_have_their_place(void **state) {
     (void)state;
     for (int64_t i = 0; attention_record(i); i++) {
         const di_attention *record = attention_record(i);
-        for (const di_option *row = record->part.options; row->name; row++) {
+        for (const di_option *row = record->part.options; row->name; row = di_option_after(row)) {
             char values[4][64], text[900];
             uint64_t with, without;
             bool accepted = false;
             (void)other_values(row, values);
             snprintf(text, sizeof text, "%s=%s", row->name, values[0]);
-            for (const di_option *beside = record->part.options; beside->name && !accepted; beside++) {
+            for (const di_option *beside = record->part.options; beside->name && !accepted;
+                 beside = di_option_after(beside)) {
                 char more[4][64], alone[400];
                 if (beside == row) {
                     accepted = outcome(record, text, &with);
@@ -123,7 +124,7 @@ static void test_every_option_has_help(void **state) {
     for (int64_t i = 0; attention_record(i); i++) {
         const di_part *part = &attention_record(i)->part;
         assert_true(part->help && *part->help && part->paper && *part->paper);
-        for (const di_option *row = part->options; row->name; row++)
+        for (const di_option *row = part->options; row->name; row = di_option_after(row))
             if (!row->help || !*row->help)
                 fail_msg("%s: option %s has no help", part->name, row->name);
     }
@@ -133,7 +134,7 @@ static void test_canonical_text(void **state) {
     (void)state;
     for (int64_t i = 0; attention_record(i); i++) {
         const di_attention *record = attention_record(i);
-        for (const di_option *row = record->part.options; row->name; row++) {
+        for (const di_option *row = record->part.options; row->name; row = di_option_after(row)) {
             char values[4][64], text[400], printed[512];
             int64_t first[DI_OPTIONS_BYTES / sizeof(int64_t)], again[DI_OPTIONS_BYTES / sizeof(int64_t)];
             int32_t count = other_values(row, values);

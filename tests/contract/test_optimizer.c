@@ -40,7 +40,7 @@ static void every_option_changes_a_result(void **state) {
     for (int64_t p = 0; p < parts_count(); p++) {
         const di_optimizer *record = part_at(p);
         run(&standard, &exec, record, NULL);
-        for (const di_option *row = record->part.options; row && row->name; row++) {
+        for (const di_option *row = record->part.options; row && row->name; row = di_option_after(row)) {
             char value[64], text[128];
             if (!row->help || !another_value(row, value, sizeof value))
                 fail_msg("%s: no help, or no other value to try, for %s", record->part.name, row->name);

@@ -39,7 +39,7 @@ static void test_help(void **state) {
     const command_result *result = run((const char *const[]){"help", di_toy_attention.part.name, NULL});
     assert_int_equal(result->code, 0);
     assert_holds(result->out, di_toy_attention.part.help);
-    for (const di_option *row = di_toy_attention.part.options; row && row->name; row++)
+    for (const di_option *row = di_toy_attention.part.options; row && row->name; row = di_option_after(row))
         assert_holds(result->out, row->name);
 }
 

@@ -114,7 +114,7 @@ typedef struct pair_terms {
 
 /* Options are read by their rows, as a person would: the structs are private to the parts. */
 static const di_option *row_of(const attention_data *data, const char *name) {
-    for (const di_option *row = data->record->part.options; row && row->name; row++)
+    for (const di_option *row = data->record->part.options; row && row->name; row = di_option_after(row))
         if (strcmp(row->name, name) == 0)
             return row;
     return NULL;

@@ -22,6 +22,33 @@ typedef struct sample {
     di_text file, inner, list;
 } sample;
 
+/* The rows that several parts share; the list goes on here. */
+static const di_option shared_rows[] = {
+    {.name = "floor",
+     .type = DI_NUMBER,
+     .offset = DI_FIELD(double, sample, floor),
+     .value = "-inf",
+     .min = -INFINITY,
+     .max = 0},
+    {.name = "slope", .type = DI_NUMBER, .offset = DI_FIELD(double, sample, slope), .value = "0.5"},
+    {.name = "rate",
+     .type = DI_NUMBER,
+     .offset = DI_FIELD(double, sample, rate),
+     .value = "1e-3",
+     .min = 0,
+     .max = INFINITY,
+     .flags = DI_OPEN_MIN | DI_OPEN_MAX},
+    {.name = "normalise", .type = DI_BOOL, .offset = DI_FIELD(bool, sample, normalise), .value = "off"},
+    {.name = "mode",
+     .type = DI_CHOICE,
+     .offset = DI_FIELD(int32_t, sample, mode),
+     .value = "head",
+     .choices = "scalar|head|key"},
+    {.name = "file", .type = DI_TEXT, .offset = DI_FIELD(di_text, sample, file), .value = ""},
+    {.name = "inner", .type = DI_PART, .offset = DI_FIELD(di_text, sample, inner), .value = "softmax"},
+    {.name = "list", .type = DI_TEXT, .offset = DI_FIELD(di_text, sample, list), .flags = DI_REPEAT},
+    {.name = NULL}};
+
 static const di_option rows[] = {
     {.name = "block",
      .type = DI_INT,
@@ -59,30 +86,7 @@ static const di_option rows[] = {
      .min = -INFINITY,
      .max = INFINITY,
      .flags = DI_OPEN_MIN | DI_OPEN_MAX},
-    {.name = "floor",
-     .type = DI_NUMBER,
-     .offset = DI_FIELD(double, sample, floor),
-     .value = "-inf",
-     .min = -INFINITY,
-     .max = 0},
-    {.name = "slope", .type = DI_NUMBER, .offset = DI_FIELD(double, sample, slope), .value = "0.5"},
-    {.name = "rate",
-     .type = DI_NUMBER,
-     .offset = DI_FIELD(double, sample, rate),
-     .value = "1e-3",
-     .min = 0,
-     .max = INFINITY,
-     .flags = DI_OPEN_MIN | DI_OPEN_MAX},
-    {.name = "normalise", .type = DI_BOOL, .offset = DI_FIELD(bool, sample, normalise), .value = "off"},
-    {.name = "mode",
-     .type = DI_CHOICE,
-     .offset = DI_FIELD(int32_t, sample, mode),
-     .value = "head",
-     .choices = "scalar|head|key"},
-    {.name = "file", .type = DI_TEXT, .offset = DI_FIELD(di_text, sample, file), .value = ""},
-    {.name = "inner", .type = DI_PART, .offset = DI_FIELD(di_text, sample, inner), .value = "softmax"},
-    {.name = "list", .type = DI_TEXT, .offset = DI_FIELD(di_text, sample, list), .flags = DI_REPEAT},
-    {.name = NULL}};
+    {.more = shared_rows}};
 
 /* A rule across options. */
 static di_status check(const void *options) {

@@ -82,6 +82,11 @@ DI_API const void *di_optimizer_instance_options(const di_optimizer_instance *op
 DI_CALL di_status di_optimizer_add(di_optimizer_instance *optimizer, const char *overrides,
                                    di_parameter *const *parameters, int64_t count);
 
+/* Changes options of group number `group` (in the order of addition) from the next step on: `text`
+ * ("lr=0.01,beta1=0.85") on top of what it has. DI_ESTATE where they ask for other state than its parameters have. On
+ * failure nothing is changed. */
+DI_CALL di_status di_optimizer_change(di_optimizer_instance *optimizer, int64_t group, const char *text);
+
 typedef struct di_step_report {
     size_t size;
     double grad_norm;  /* global 2-norm of the gradients, times grad_scale, before clipping: fixed order, in double;

@@ -396,6 +396,7 @@ static void test_memory_of_a_long_context(void **state) {
     for (int64_t i = 0; attention_record(i); i++)
         for (int32_t way = 0; way < 2 * DI_LEVELS; way++) {
             attention_data data;
+            di_attention_shape shape;
             bool causal = way % 2;
             if (way / 2 == DI_PLAIN || !di_level_supported((di_level)(way / 2)))
                 continue; /* plain keeps whole heads in double: it is the formula, not the fast way */
@@ -403,16 +404,17 @@ static void test_memory_of_a_long_context(void **state) {
             assert_true(attention_make(&data, attention_record(i), DI_F32, "q=1,k=1"));
             data.exec.threads = 2;
             data.exec.level = (di_level)(way / 2);
-            di_attention_shape_init(&data.shape, DI_F32, 1, 16384, 16384, 8, 64, causal);
-            assert_int_equal(
-                di_attention_workspace(&data.exec, data.record, data.options, &data.shape, false, &forward), DI_OK);
-            assert_int_equal(
-                di_attention_workspace(&data.exec, data.record, data.options, &data.shape, true, &backward), DI_OK);
-            assert_int_equal(di_attention_saved(data.record, data.options, &data.shape, &saved), DI_OK);
+            di_attention_shape_init(&shape, DI_F32, 1, 16384, 16384, 8, 64, causal);
+            assert_int_equal(di_attention_workspace(&data.exec, data.record, data.options, &shape, false, &forward),
+                             DI_OK);
+            assert_int_equal(di_attention_workspace(&data.exec, data.record, data.options, &shape, true, &backward),
+                             DI_OK);
+            assert_int_equal(di_attention_saved(data.record, data.options, &shape, &saved), DI_OK);
             int64_t peak = saved + (forward > backward ? forward : backward);
             print_message("%s: %lld forward, %lld backward, %lld saved\n", data.record->part.name, (long long)forward,
                           (long long)backward, (long long)saved);
             assert_in_range(peak, 0, 16000000);
+            attention_drop(&data);
         }
 }
 

@@ -52,6 +52,8 @@ DI_API di_var di_layer_norm(di_tape *tape, di_var x, di_parameter *gain, di_para
 DI_API di_var di_rms_norm(di_tape *tape, di_var x, di_parameter *gain, double eps);
 /* x Φ(x), exact (erf). */
 DI_API di_var di_gelu(di_tape *tape, di_var x);
+/* max(x, 0). */
+DI_API di_var di_relu(di_tape *tape, di_var x);
 /* a + b, same shape. */
 DI_API di_var di_add(di_tape *tape, di_var a, di_var b);
 /* x gain, gain [features] (LayerScale). */

@@ -25,7 +25,8 @@ typedef struct di_var {
 enum {
     DI_PARAMETER_FROZEN = 1,   /* stored, no gradient */
     DI_PARAMETER_NO_DECAY = 2, /* weight decay passes it by */
-    DI_PARAMETER_BUFFER = 4    /* frozen and not a weight (running statistics) */
+    DI_PARAMETER_BUFFER = 4,   /* frozen and not a weight (running statistics) */
+    DI_PARAMETER_STATE_32 = 8  /* its optimizer's state stays in 32 bit, whatever the others' is (stable embedding) */
 };
 
 struct di_parameter;

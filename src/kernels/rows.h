@@ -41,6 +41,9 @@ typedef struct di_rows_table {
     void (*norm_backward)(const di_norm_rows *norm, int64_t first, int64_t rows, void *gain_sum, void *bias_sum);
     /* y = a + b; y may be a or b. */
     void (*add)(const void *a, const void *b, void *y, int64_t count);
+    /* y = max(x, 0), NaN stays; dx = dy where x > 0 or NaN, else 0. y may be x. */
+    void (*relu)(const void *x, void *y, int64_t count);
+    void (*relu_backward)(const void *x, const void *dy, void *dx, int64_t count, bool add);
     /* y = x gain, gain [width]. */
     void (*scale)(const void *x, const void *gain, void *y, int64_t rows, int64_t width, bool add);
     /* sums[width] += Σ over rows of dy, or of dy x. x may be NULL. */

@@ -147,6 +147,23 @@ static void add(const void *a, const void *b, void *y, int64_t count) {
         to[i] = p[i] + q[i];
 }
 
+/* Plain loops: the compiler turns them into one compare and select a vector. */
+static void relu(const void *x, void *y, int64_t count) {
+    const DI_REAL *from = x;
+    DI_REAL *to = y;
+    for (int64_t i = 0; i < count; i++)
+        to[i] = from[i] <= 0 ? 0 : from[i];
+}
+
+static void relu_backward(const void *x, const void *dy, void *dx, int64_t count, bool accumulate) {
+    const DI_REAL *from = x, *grad = dy;
+    DI_REAL *to = dx;
+    for (int64_t i = 0; i < count; i++) {
+        DI_REAL v = from[i] <= 0 ? 0 : grad[i];
+        to[i] = accumulate ? to[i] + v : v;
+    }
+}
+
 static void scale(const void *x, const void *gain, void *y, int64_t rows, int64_t width, bool accumulate) {
     const DI_REAL *g = gain;
     for (int64_t r = 0; r < rows; r++) {
@@ -247,6 +264,8 @@ static void dropout(const di_dropout_key *key, int64_t first, int64_t count, con
 const di_rows_table DI_TABLE(di_rows) = {.norm = norm,
                                          .norm_backward = norm_backward,
                                          .add = add,
+                                         .relu = relu,
+                                         .relu_backward = relu_backward,
                                          .scale = scale,
                                          .sums = sums,
                                          .reduce = reduce,

@@ -69,6 +69,20 @@ static void add(const void *a, const void *b, void *y, int64_t count) {
         ((DI_REAL *)y)[i] = ((const DI_REAL *)a)[i] + ((const DI_REAL *)b)[i];
 }
 
+static void relu(const void *x, void *y, int64_t count) {
+    for (int64_t i = 0; i < count; i++) {
+        DI_REAL v = ((const DI_REAL *)x)[i];
+        ((DI_REAL *)y)[i] = v <= 0 ? 0 : v;
+    }
+}
+
+static void relu_backward(const void *x, const void *dy, void *dx, int64_t count, bool accumulate) {
+    for (int64_t i = 0; i < count; i++) {
+        DI_REAL v = ((const DI_REAL *)x)[i] <= 0 ? 0 : ((const DI_REAL *)dy)[i], *to = (DI_REAL *)dx + i;
+        *to = accumulate ? *to + v : v;
+    }
+}
+
 static void scale(const void *x, const void *gain, void *y, int64_t rows, int64_t width, bool accumulate) {
     for (int64_t r = 0; r < rows; r++)
         for (int64_t c = 0; c < width; c++) {
@@ -133,6 +147,8 @@ static void dropout(const di_dropout_key *key, int64_t first, int64_t count, con
 const di_rows_table DI_TABLE(di_rows) = {.norm = norm,
                                          .norm_backward = norm_backward,
                                          .add = add,
+                                         .relu = relu,
+                                         .relu_backward = relu_backward,
                                          .scale = scale,
                                          .sums = sums,
                                          .reduce = reduce,

@@ -4,9 +4,10 @@
 #include <string.h>
 
 const di_op *const *di_ops(void) {
-    static const di_op *const list[] = {&di_op_linear,    &di_op_embedding, &di_op_layer_norm,    &di_op_rms_norm,
-                                        &di_op_head_norm, &di_op_gelu,      &di_op_add,           &di_op_scale_channels,
-                                        &di_op_dropout,   &di_op_rope,      &di_op_cross_entropy, NULL};
+    static const di_op *const list[] = {
+        &di_op_linear, &di_op_embedding, &di_op_layer_norm,     &di_op_rms_norm, &di_op_head_norm, &di_op_gelu,
+        &di_op_relu,   &di_op_add,       &di_op_scale_channels, &di_op_dropout,  &di_op_rope,      &di_op_cross_entropy,
+        NULL};
     return list;
 }
 

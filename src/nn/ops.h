@@ -8,7 +8,7 @@
 #include <dropin/nn.h>
 
 extern const di_op di_op_linear, di_op_embedding, di_op_layer_norm, di_op_rms_norm, di_op_head_norm, di_op_gelu,
-    di_op_add, di_op_scale_channels, di_op_dropout, di_op_rope, di_op_cross_entropy;
+    di_op_relu, di_op_add, di_op_scale_channels, di_op_dropout, di_op_rope, di_op_cross_entropy;
 
 /* ---- shape rules ---------------------------------------------------------------------------------------------------
  */

@@ -279,6 +279,7 @@ static const struct {
                {"rms_norm", 1, true},
                {"head_norm", 1, true},
                {"gelu", 1, true},
+               {"relu", 1, true},
                {"add", 1 | 1 << 1, true},
                {"scale_channels", 1, true},
                {"dropout", 1 | 1 << 1, true},

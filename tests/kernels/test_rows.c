@@ -281,6 +281,12 @@ static void check_simple(di_dtype dtype, di_level level) {
             table->add(x.data, y.data, fast.data, count);
             by->add(x.data, y.data, plain.data, count);
             assert_memory_equal(fast.data, plain.data, (size_t)(count * di_dtype_bytes(dtype)));
+            table->relu(x.data, fast.data, count);
+            by->relu(x.data, plain.data, count);
+            assert_memory_equal(fast.data, plain.data, (size_t)(count * di_dtype_bytes(dtype)));
+            table->relu_backward(x.data, y.data, fast.data, count, add);
+            by->relu_backward(x.data, y.data, plain.data, count, add);
+            assert_memory_equal(fast.data, plain.data, (size_t)(count * di_dtype_bytes(dtype)));
             set(&x, count / 2, 1), set(&y, count / 3, 1);
             fill(&fast, dtype, width, ORDINARY);
             memcpy(&plain, &fast, sizeof fast);

@@ -5,7 +5,7 @@ BUILD ?= build
 DESTDIR ?=
 CMAKE_ARGS ?=
 
-.PHONY: all demo test quick-test install bench fuzz sanitize rules format lint clean help
+.PHONY: all demo test quick-test install wheel bench fuzz sanitize rules format lint clean help
 
 all: ## build the library and the command (build/dropin)
 	@cmake -S . -B $(BUILD) $$(command -v ninja >/dev/null 2>&1 && [ ! -f $(BUILD)/Makefile ] && echo -G Ninja) -DCMAKE_INSTALL_PREFIX=$(PREFIX) $(CMAKE_ARGS) >$(BUILD).log 2>&1 || { cat $(BUILD).log; exit 1; }
@@ -26,6 +26,10 @@ quick-test: all ## the C tests alone
 
 install: all ## install to PREFIX (DESTDIR is honoured)
 	@DESTDIR=$(DESTDIR) cmake --install $(BUILD) --prefix $(PREFIX)
+
+wheel: ## one Python wheel that needs nothing of the machine (build-wheel/dist)
+	@scripts/setup.sh wheel
+	@BUILD=$(BUILD) scripts/wheel.sh
 
 bench: all ## every benchmark, with PyTorch's beside ours
 	@scripts/bench.sh

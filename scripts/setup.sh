@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
-# setup.sh build|test: installs the packages that are missing, on Debian and Ubuntu (with sudo when not root); elsewhere it names
-# them and stops. `test` adds the tools of the tests and a virtual environment for PyTorch in .venv.
+# setup.sh build|wheel|test: installs the packages that are missing, on Debian and Ubuntu (with sudo when not root); elsewhere it names
+# them and stops. `wheel` adds what builds a virtual environment, `test` adds the tools of the tests and a virtual environment for PyTorch in .venv.
 set -eu
 cd "$(dirname "$0")/.."
 what=${1:-build}
 packages="gcc g++ make cmake ninja-build pkg-config libcjson-dev gnuplot-nox"
+[ "$what" = wheel ] && packages="$packages python3 python3-venv"
 [ "$what" = test ] && packages="$packages git libcmocka-dev clang clang-format libopenblas-openmp-dev python3 python3-venv"
 
 installed() { dpkg-query -W -f '${Status}' "$1" 2>/dev/null | grep -q 'ok installed'; }

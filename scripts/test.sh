@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
-# test.sh [STAGE…]: every test, or the stages named: rules c docs sanitize fuzz install parity. Closes with one line a stage.
+# test.sh [STAGE…]: every test, or the stages named: rules c docs sanitize fuzz install wheel parity. Closes with one line a stage.
 set -u
 cd "$(dirname "$0")/.."
-stages=${*:-rules c docs sanitize fuzz install parity}
+stages=${*:-rules c docs sanitize fuzz install wheel parity}
 passed=0 failed=0 skipped=0
 summary=
 cores=$(nproc)
@@ -25,6 +25,7 @@ stage_sanitize() {
 }
 stage_fuzz() { scripts/fuzz.sh "${FUZZ_SECONDS:-15}"; }
 stage_install() { scripts/test_install.sh; }
+stage_wheel() { scripts/test_wheel.sh; }
 stage_parity() {
     if ! .venv/bin/python -c 'import torch' >/dev/null 2>&1; then
         [ -n "${CI:-}" ] && { echo "parity: PyTorch is missing in CI"; return 1; }

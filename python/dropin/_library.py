@@ -9,9 +9,8 @@ import importlib.util
 import os
 import pathlib
 import struct
-import zlib
 
-from dropin import _openmp
+from dropin import _declarations, _openmp
 from dropin._version import __version__
 
 _PACKAGE = pathlib.Path(__file__).resolve().parent
@@ -73,21 +72,6 @@ def _check_whole(path):
 # ---- its declarations ---------------------------------------------------------------------------------------------------
 
 
-def _parse(text, crc):
-    """cffi's reading of the declarations as the source of a module, which loads twenty times as fast as they parse."""
-    import contextlib
-    import io
-
-    import cffi
-
-    parser, source = cffi.FFI(), io.StringIO()
-    parser.cdef(text)
-    parser.set_source("dropin_declarations", None)
-    with contextlib.redirect_stdout(None):  # it tells what it does
-        parser.emit_python_code(source)
-    return f"{source.getvalue()}\nCRC = {crc}\n"
-
-
 def _write(path, source):
     """For the next import, where the folder may be written to."""
     try:
@@ -98,14 +82,14 @@ def _write(path, source):
         pass
 
 
-def _declarations(library):
+def _declared(library):
     """The FFI object of dropin.cdef, kept beside it as dropin_declarations.py."""
     places = (library.parent, *(parent / "share" / "dropin" for parent in library.parents))
     found = next((place / "dropin.cdef" for place in places if (place / "dropin.cdef").is_file()), None)
     if found is None:
         raise ImportError(f"dropin: there is no dropin.cdef beside {library}; build the project first (make)")
     text = found.read_bytes()
-    crc = zlib.crc32(text)
+    crc = _declarations.crc_of(text)
     kept = found.with_name("dropin_declarations.py")
     try:
         spec = importlib.util.spec_from_file_location("dropin_declarations", kept)
@@ -115,7 +99,7 @@ def _declarations(library):
             return module.ffi
     except (OSError, SyntaxError, AttributeError, ImportError):
         pass  # not there, or of another build or another cffi: made anew
-    source, names = _parse(text.decode(), crc), {}
+    source, names = _declarations.source_of(text), {}
     _write(kept, source)
     exec(source, names)
     return names["ffi"]
@@ -127,13 +111,13 @@ def _declarations(library):
 def _load():
     path = _find()
     _check_whole(path)
-    foreign = _declarations(path)
+    foreign = _declared(path)
     openmp = _openmp.share(foreign, path.with_name("libgomp.so.1"))
     try:
         loaded = foreign.dlopen(str(path), os.RTLD_NOW)
         version = foreign.string(loaded.di_version()).decode()
-    except (OSError, AttributeError) as error:
-        reason = str(error).replace(f"cannot load library '{path}': ", "").removeprefix(f"{path}: ")
+    except (OSError, AttributeError, foreign.error) as error:
+        reason = str(error).partition(f"{path}': ")[2].removeprefix(f"{path}: ") or error  # that says the path up to twice
         raise ImportError(f"dropin: {path} cannot be loaded: {reason}") from None
     if version != __version__:
         raise ImportError(f"dropin: {path} is version {version}; this package ({_PACKAGE}) needs {__version__}")

@@ -2,7 +2,8 @@
 /* The slot `attention`: softmax (the standard part) and its replacements.
  *
  * Logits of query i and key j of one sequence, head h (key head h / (heads / kv_heads)), with
- * offset = that sequence's k_length - q_length (the padded difference where the mask gives only one of the two):
+ * offset = that sequence's k_length - q_length (the padded difference where the mask gives only one of the two; 0 where
+ * mask.top_left asks for that):
  *
  *     x_ij = scale q_i·k_j + bias_h + key_bias_j - slope_h |i + offset - j| + dense_ij
  *     softmax:  P_ij = exp(x_ij) / Σ_j exp(x_ij)          sigmoid:  P_ij = 1 / (1 + exp(-x_ij))
@@ -30,7 +31,7 @@ typedef struct di_heads {
     int64_t batch_stride, length_stride, head_stride;
 } di_heads;
 
-/* Which (i, j) are kept. Everything NULL and left = right = -1 keeps all. Aligned bottom-right. */
+/* Which (i, j) are kept. Everything NULL and left = right = -1 keeps all. Aligned bottom-right, or by name top-left. */
 typedef struct di_mask {
     const int32_t *q_lengths, *k_lengths; /* [batch] valid rows of padded sequences; NULL: all */
     const int32_t *cu_q, *cu_k;           /* [batch + 1] packed sequences: both or none; excludes *_lengths */
@@ -38,6 +39,7 @@ typedef struct di_mask {
     const void *dense;    /* [batch, heads, q_length, k_length] with the strides below; NULL: none */
     di_dtype dense_dtype; /* DI_BOOLEAN: 1 keeps; or the dtype of q: added to the logits, where -inf masks */
     int64_t batch_stride, head_stride, row_stride; /* of dense, in elements; 0 broadcasts. Not with packed sequences */
+    bool top_left; /* offset = 0 in every sequence: query i stands beside key i, as PyTorch's is_causal has it */
 } di_mask;
 
 typedef struct di_attention_shape {

@@ -66,7 +66,8 @@ enum {
     DI_ROW_SUM = 1 << 9,
     DI_MAX_LOGIT = 1 << 10,
     DI_DIM_V = 1 << 11,
-    DI_READS_OUTPUT = 1 << 12 /* backward reads what forward wrote to io->out (softmax) */
+    DI_READS_OUTPUT = 1 << 12, /* backward reads what forward wrote to io->out (softmax) */
+    DI_TOP_LEFT = 1 << 13      /* mask.top_left */
 };
 
 typedef struct di_part {

@@ -127,6 +127,7 @@ di_status di_attention_check_shape(const di_attention *record, const di_attentio
     const wish wishes[] = {{causal, DI_CAUSAL, "a causal mask (mask.right=0)"},
                            {full, DI_BIDIRECTIONAL, "attention without a causal mask"},
                            {!causal && !full, DI_WINDOW, "a window (mask.left, mask.right)"},
+                           {mask->top_left, DI_TOP_LEFT, "top-left alignment (mask.top_left)"},
                            {mask->dense, DI_DENSE_MASK, "a dense mask (mask.dense)"},
                            {mask->cu_q, DI_PACKED, "packed sequences (mask.cu_q)"},
                            {shape->heads != shape->kv_heads, DI_GROUPED, "kv_heads below heads"},
@@ -315,11 +316,12 @@ di_status di_attention_check_step(const di_attention *record, const di_attention
                        (long long)shape->q_length, (long long)shape->k_length);
     if (mask->right != 0)
         return di_fail(DI_EINVAL, "attention: mask.right=%lld; a step is causal: must be 0", (long long)mask->right);
-    if (mask->k_lengths || mask->cu_q || mask->dense)
+    if (mask->k_lengths || mask->cu_q || mask->dense || mask->top_left)
         return di_fail(DI_EINVAL, "attention: mask.%s in a step; only mask.q_lengths and mask.left are read",
                        mask->k_lengths ? "k_lengths"
                        : mask->cu_q    ? "cu_q"
-                                       : "dense");
+                       : mask->dense   ? "dense"
+                                       : "top_left");
     if (io->key_bias)
         return di_fail(DI_EUNSUPPORTED, "%s: io.key_bias in a step is not offered", record->part.name);
     return DI_OK;

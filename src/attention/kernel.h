@@ -40,7 +40,7 @@ typedef struct di_sequence {
     int64_t q_start, k_start;   /* first row: 0, or cu[b] when packed */
     int64_t q_length, k_length; /* valid rows */
     int64_t offset; /* query i stands beside key i + offset: k_length - q_length of the sequence where both are given or
-                     * neither; where only one is, the padded difference */
+                     * neither; where only one is, the padded difference; top_left: 0 */
     int64_t q_rows; /* rows that `out` holds for it: q_length, or the padded length (rows beyond are written 0) */
     int64_t k_rows;
 } di_sequence;
@@ -56,7 +56,9 @@ static inline di_sequence di_sequence_of(const di_attention_shape *shape, int64_
     }
     s.q_length = mask->q_lengths ? mask->q_lengths[b] : s.q_rows;
     s.k_length = mask->k_lengths ? mask->k_lengths[b] : s.k_rows;
-    s.offset = !mask->q_lengths == !mask->k_lengths ? s.k_length - s.q_length : s.k_rows - s.q_rows;
+    s.offset = mask->top_left                         ? 0
+               : !mask->q_lengths == !mask->k_lengths ? s.k_length - s.q_length
+                                                      : s.k_rows - s.q_rows;
     return s;
 }
 

@@ -147,7 +147,7 @@ const di_attention di_sigmoid = {
              .paper = "arXiv 2409.04431",
              .help = "each weight a sigmoid of its own logit: no competition between keys, no row sums",
              .traits = DI_CAUSAL | DI_BIDIRECTIONAL | DI_WINDOW | DI_DENSE_MASK | DI_PACKED | DI_KEY_BIAS | DI_SLOPES |
-                       DI_GROUPED | DI_ROW_SUM | DI_MAX_LOGIT | DI_DIM_V,
+                       DI_GROUPED | DI_ROW_SUM | DI_MAX_LOGIT | DI_DIM_V | DI_TOP_LEFT,
              .options = rows,
              .options_size = sizeof(sigmoid),
              .check = check,

@@ -121,7 +121,7 @@ const di_attention di_softmax = {.part = {.size = sizeof(di_attention),
                                           .help = "scaled dot-product attention, exact and tiled",
                                           .traits = DI_CAUSAL | DI_BIDIRECTIONAL | DI_WINDOW | DI_DENSE_MASK |
                                                     DI_PACKED | DI_KEY_BIAS | DI_SLOPES | DI_GROUPED | DI_LSE |
-                                                    DI_MAX_LOGIT | DI_DIM_V | DI_READS_OUTPUT,
+                                                    DI_MAX_LOGIT | DI_DIM_V | DI_READS_OUTPUT | DI_TOP_LEFT,
                                           .options = rows,
                                           .options_size = sizeof(softmax),
                                           .check = check,

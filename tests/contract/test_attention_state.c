@@ -218,6 +218,9 @@ static void test_refusals(void **state) {
     data.shape.mask.k_lengths = lengths;
     expect_failure(step(&data, cache, 5, 0, 1), DI_EINVAL, "mask.k_lengths in a step");
     data.shape.mask.k_lengths = NULL;
+    data.shape.mask.top_left = true;
+    expect_failure(step(&data, cache, 5, 0, 1), DI_EINVAL, "mask.top_left in a step");
+    data.shape.mask.top_left = false;
     data.io.key_bias = data.io.q.data;
     expect_failure(step(&data, cache, 5, 0, 1), DI_EUNSUPPORTED, "softmax: io.key_bias in a step");
     data.io.key_bias = NULL;

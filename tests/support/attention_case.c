@@ -40,6 +40,7 @@ static const di_option rows[] = {
      .min = -1,
      .max = 1 << 20},
     {.name = "causal", .type = DI_BOOL, .offset = DI_FIELD(bool, attention_case, causal), .value = "off"},
+    {.name = "top_left", .type = DI_BOOL, .offset = DI_FIELD(bool, attention_case, top_left), .value = "off"},
     {.name = "strided", .type = DI_BOOL, .offset = DI_FIELD(bool, attention_case, strided), .value = "off"},
     {.name = "train", .type = DI_BOOL, .offset = DI_FIELD(bool, attention_case, train), .value = "off"},
     {.name = "lengths",
@@ -86,6 +87,10 @@ const char *const attention_examples[] = {
     "q=70,k=90,left=20,right=0,dim=24",
     "q=9,k=9,left=0,right=0",
     "batch=3,q=9,k=12,lengths=keys,causal=on",
+    "q=20,k=33,causal=on,top_left=on,heads=4,kv_heads=2",
+    "q=83,k=70,causal=on,top_left=on,options=alibi,dim=24",
+    "batch=3,q=40,k=90,left=20,right=7,top_left=on,lengths=both",
+    "batch=4,q=33,k=40,lengths=packed,causal=on,top_left=on,dim=20",
     "batch=3,q=12,k=9,lengths=queries",
     "batch=4,q=33,k=40,lengths=both,causal=on,heads=9,kv_heads=3,dim=20",
     "batch=4,q=33,k=40,lengths=packed,causal=on,heads=9,kv_heads=1,dim=20",
@@ -200,6 +205,7 @@ static void make_mask(attention_data *data) {
     size_t bytes = (size_t)(with->batch + 1) * sizeof(int32_t);
     mask->left = with->left;
     mask->right = with->causal ? 0 : with->right;
+    mask->top_left = with->top_left;
     int32_t *q = attention_memory(data, bytes), *k = attention_memory(data, bytes);
     q[0] = k[0] = 0;
     for (int64_t b = 0; b < with->batch; b++) {
@@ -291,6 +297,7 @@ static bool offers(attention_data *data) {
     uint32_t traits = data->record->part.traits, asked = 0;
     bool window = with->left >= 0 || (!with->causal && with->right >= 0);
     asked |= with->causal && !window ? DI_CAUSAL : 0;
+    asked |= with->top_left ? DI_TOP_LEFT : 0;
     asked |= !with->causal && !window ? DI_BIDIRECTIONAL : 0;
     asked |= window ? DI_WINDOW : 0;
     asked |= with->dense != CASE_NONE ? DI_DENSE_MASK : 0;

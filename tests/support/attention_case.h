@@ -12,7 +12,7 @@ enum { CASE_OFF, CASE_SHARED, CASE_PER_SEQUENCE };                    /* .slopes
 
 typedef struct attention_case {
     int64_t batch, q, k, heads, kv_heads, dim, dim_v, left, right;
-    bool causal, strided, train;
+    bool causal, top_left, strided, train;
     int32_t lengths, dense, slopes, key_bias;
     double spread; /* standard deviation of q·k scale */
     int64_t seed;

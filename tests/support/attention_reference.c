@@ -185,6 +185,8 @@ static pair_terms pair_of(const attention_data *data, int64_t b, int64_t h, int6
     bool one = !mask->q_lengths != !mask->k_lengths;
     int64_t offset =
         one ? shape->k_length - shape->q_length : attention_length(shape, true, b) - attention_length(shape, false, b);
+    if (mask->top_left)
+        offset = 0;
     int64_t head = h / (shape->heads / shape->kv_heads), place = i + offset;
     pair_terms pair = {.kept = i < attention_length(shape, false, b) && j < attention_length(shape, true, b)};
     pair.kept = pair.kept && (mask->left < 0 || j >= place - mask->left);

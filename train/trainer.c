@@ -81,8 +81,7 @@ static di_status make_optimizer(di_trainer *trainer, const char *text) {
         return status;
     const di_optimizer *record = di_optimizer_instance_record(trainer->optimizer);
     _Alignas(max_align_t) char standard[DI_OPTIONS_BYTES];
-    const char *colon = strchr(text, ':');
-    status = di_part_text(&record->part, colon ? colon + 1 : NULL, false, trainer->optimizer_text);
+    status = di_optimizer_canonical(text, trainer->optimizer_text, sizeof trainer->optimizer_text);
     if (!status)
         status = di_options_parse(&record->part, NULL, standard);
     if (status)

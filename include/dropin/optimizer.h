@@ -67,6 +67,18 @@ typedef struct di_optimizer {
 
 DI_API const di_optimizer *const *di_optimizer_list(int64_t *count);
 
+/* A usual name that stands for a part of the list with options: "adamw8bit" is "adamw:bits=8". Whatever takes an
+ * optimizer's text takes these, and options behind them go on top. */
+typedef struct di_optimizer_alias {
+    const char *name, *text;
+    const char *python; /* class name */
+    const char *help;   /* one line */
+} di_optimizer_alias;
+DI_API const di_optimizer_alias *di_optimizer_aliases(int64_t *count);
+/* "adamw8bit:block=64" as the part and its options that differ from the defaults: "adamw:bits=8,block=64". DI_ERANGE
+ * where it does not fit. */
+DI_CALL di_status di_optimizer_canonical(const char *text, char *canonical, size_t capacity);
+
 typedef struct di_optimizer_instance di_optimizer_instance;
 /* "adamw:weight_decay=0.1"; or a record of one's own with the options' text. No parameters yet. exec is copied for its
  * allocator, from which all state comes. */
@@ -86,6 +98,15 @@ DI_CALL di_status di_optimizer_add(di_optimizer_instance *optimizer, const char 
  * ("lr=0.01,beta1=0.85") on top of what it has. DI_ESTATE where they ask for other state than its parameters have. On
  * failure nothing is changed. */
 DI_CALL di_status di_optimizer_change(di_optimizer_instance *optimizer, int64_t group, const char *text);
+
+/* New addresses for parameters first … first + count - 1 (in the order of addition, frozen ones not counted), in one
+ * call: parameter i's value.data becomes values[i] (values NULL: all stay) and its grad.data grads[i], has_grad =
+ * (grads[i] != NULL) (grads NULL: gradients stay). Shapes and dtypes stay those of the parameter's tensors; a gradient
+ * that was never described (rank 0, no data) takes its value's. A parameter whose gradient a sink collects must have
+ * grads[i] NULL and keeps has_grad. DI_ERANGE outside of what is there, DI_EINVAL for a NULL value; then nothing is
+ * changed. The memory must stay until the next bind. */
+DI_CALL di_status di_optimizer_bind(di_optimizer_instance *optimizer, int64_t first, int64_t count, void *const *values,
+                                    void *const *grads);
 
 typedef struct di_step_report {
     size_t size;

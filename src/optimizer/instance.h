@@ -44,7 +44,9 @@ struct di_optimizer_instance {
     int64_t group_count;
     di_optimizer_piece *pieces; /* of all members in order */
     int64_t piece_count;
-    int64_t elements, members;
+    di_member **member; /* all, in the order of addition */
+    int64_t members;
+    int64_t elements;
     int64_t steps;
     void *work; /* scratch of `whole` parts */
     int64_t work_bytes;

@@ -1,35 +1,18 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The slot `optimizer`: its list, and an instance's life: groups, state, remap. step.c holds the step. */
+/* An optimizer instance's life: groups, addresses, state, remap. list.c creates it by name, step.c runs it. */
 #include "optimizer/instance.h"
 #include "optimizer/list.h"
 #include <string.h>
 
-static const di_optimizer *const list[] = {&di_adamw};
-
-const di_optimizer *const *di_optimizer_list(int64_t *count) {
-    *count = (int64_t)(sizeof list / sizeof *list);
-    return list;
-}
-
 /* ---- creation ------------------------------------------------------------------------------------------------- */
-
-di_status di_optimizer_create(const di_exec *exec, const char *text, di_optimizer_instance **optimizer) {
-    if (!text)
-        return di_fail(DI_EINVAL, "optimizer: text must not be NULL");
-    const di_part *parts[sizeof list / sizeof *list];
-    int64_t count = 0;
-    for (; count < (int64_t)(sizeof list / sizeof *list); count++)
-        parts[count] = &list[count]->part;
-    const di_part *part = NULL;
-    const char *options = NULL;
-    di_status status = di_part_find(parts, count, "optimizer", text, &part, &options);
-    if (status)
-        return status;
-    return di_optimizer_create_record(exec, (const di_optimizer *)part, options, optimizer);
-}
 
 di_status di_optimizer_create_record(const di_exec *exec, const di_optimizer *record, const char *options,
                                      di_optimizer_instance **optimizer) {
+    return di_optimizer_create_preset(exec, record, NULL, options, optimizer);
+}
+
+di_status di_optimizer_create_preset(const di_exec *exec, const di_optimizer *record, const char *preset,
+                                     const char *options, di_optimizer_instance **optimizer) {
     if (!exec || !record || !optimizer)
         return di_fail(DI_EINVAL, "optimizer: exec, record and optimizer must not be NULL");
     if (record->passes < 1)
@@ -43,7 +26,9 @@ di_status di_optimizer_create_record(const di_exec *exec, const di_optimizer *re
     *made = (di_optimizer_instance){.exec = *exec, .record = record};
     status = di_allocate(exec, record->part.options_size, "options of the optimizer", &made->options);
     if (!status)
-        status = di_options_parse(&record->part, options, made->options);
+        status = di_options_parse(&record->part, preset, made->options);
+    if (!status)
+        status = di_options_change(&record->part, options, made->options);
     if (status)
         di_optimizer_destroy(made);
     else
@@ -72,6 +57,7 @@ void di_optimizer_destroy(di_optimizer_instance *optimizer) {
         release_group(optimizer, &optimizer->groups[i]);
     di_release(&exec, optimizer->groups, (size_t)optimizer->group_count * sizeof *optimizer->groups);
     di_release(&exec, optimizer->pieces, (size_t)optimizer->piece_count * sizeof *optimizer->pieces);
+    di_release(&exec, optimizer->member, (size_t)optimizer->members * sizeof *optimizer->member);
     di_release(&exec, optimizer->work, (size_t)optimizer->work_bytes);
     di_release(&exec, optimizer->options, optimizer->record->part.options_size);
     di_release(&exec, optimizer, sizeof *optimizer);
@@ -83,12 +69,7 @@ const void *di_optimizer_instance_options(const di_optimizer_instance *optimizer
 /* ---- groups ---------------------------------------------------------------------------------------------------- */
 
 static di_member *find_member(const di_optimizer_instance *optimizer, int64_t index) {
-    for (int64_t g = 0; g < optimizer->group_count; g++) {
-        if (index < optimizer->groups[g].count)
-            return &optimizer->groups[g].members[index];
-        index -= optimizer->groups[g].count;
-    }
-    return NULL;
+    return index < optimizer->members ? optimizer->member[index] : NULL;
 }
 
 static di_status check_parameter(const di_parameter *parameter) {
@@ -237,7 +218,7 @@ di_status di_optimizer_add(di_optimizer_instance *optimizer, const char *overrid
             pieces += pieces_of(optimizer, parameters[i]);
     }
     di_group group = {0};
-    void *list_of_pieces = NULL, *groups = NULL;
+    void *list_of_pieces = NULL, *groups = NULL, *list = NULL;
     size_t piece_bytes = (size_t)pieces * sizeof(di_optimizer_piece);
     size_t old_groups = (size_t)optimizer->group_count * sizeof(di_group);
     status = di_allocate(&optimizer->exec, piece_bytes, "pieces of an optimizer", &list_of_pieces);
@@ -245,6 +226,10 @@ di_status di_optimizer_add(di_optimizer_instance *optimizer, const char *overrid
         status = di_allocate(&optimizer->exec, old_groups + sizeof(di_group), "groups of an optimizer", &groups);
     if (!status)
         status = make_group(optimizer, overrides, parameters, count, &group);
+    size_t old_list = (size_t)optimizer->members * sizeof *optimizer->member;
+    size_t list_bytes = old_list + (size_t)group.count * sizeof *optimizer->member;
+    if (!status)
+        status = di_allocate(&optimizer->exec, list_bytes, "parameters of an optimizer", &list);
     if (status) {
         release_group(optimizer, &group);
         di_release(&optimizer->exec, groups, old_groups + sizeof(di_group));
@@ -262,7 +247,41 @@ di_status di_optimizer_add(di_optimizer_instance *optimizer, const char *overrid
     optimizer->piece_count = pieces;
     optimizer->groups = groups;
     optimizer->groups[optimizer->group_count++] = group;
-    optimizer->members += group.count;
+    if (old_list)
+        memcpy(list, optimizer->member, old_list);
+    di_release(&optimizer->exec, optimizer->member, old_list);
+    optimizer->member = list;
+    for (int64_t i = 0; i < group.count; i++)
+        optimizer->member[optimizer->members++] = &group.members[i];
+    return DI_OK;
+}
+
+/* ---- addresses ------------------------------------------------------------------------------------------------- */
+
+di_status di_optimizer_bind(di_optimizer_instance *optimizer, int64_t first, int64_t count, void *const *values,
+                            void *const *grads) {
+    if (!optimizer || first < 0 || count < 0 || first > optimizer->members || count > optimizer->members - first)
+        return di_fail(DI_ERANGE, "optimizer: bind: %lld parameters from %lld on; there are %lld", (long long)count,
+                       (long long)first, (long long)(optimizer ? optimizer->members : 0));
+    di_member **member = optimizer->member + first;
+    for (int64_t i = 0; i < count; i++) {
+        const di_parameter *parameter = member[i]->update.parameter;
+        if (values && !values[i] && parameter->value.data)
+            return di_fail(DI_EINVAL, "optimizer: bind: the value of %s is NULL", parameter->name);
+        if (grads && grads[i] && member[i]->sink.add)
+            return di_fail(DI_EINVAL, "optimizer: bind: the gradient of %s comes through its sink", parameter->name);
+    }
+    for (int64_t i = 0; i < count; i++) {
+        di_parameter *parameter = member[i]->update.parameter;
+        if (values)
+            parameter->value.data = values[i];
+        if (!grads || member[i]->sink.add)
+            continue;
+        if (!parameter->grad.data && !parameter->grad.rank) /* never described */
+            parameter->grad = parameter->value;
+        parameter->grad.data = grads[i];
+        parameter->has_grad = grads[i] != NULL;
+    }
     return DI_OK;
 }
 

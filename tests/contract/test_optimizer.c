@@ -376,6 +376,71 @@ static void clipping_is_by_the_global_norm(void **state) {
     di_optimizer_destroy(optimizer);
 }
 
+/* One call for all addresses: the step reads and writes there, and a NULL gradient is none. */
+static void addresses_come_in_one_call(void **state) {
+    (void)state;
+    di_exec exec = one_thread();
+    static rig r, other, before;
+    rig_init(&r, DI_F32);
+    di_optimizer_instance *optimizer = make(&r, &exec, part_at(0), NULL);
+    rig_gradients(&r, 0);
+    other = before = r;
+    void *values[TENSORS], *grads[TENSORS];
+    for (int i = 0; i < TENSORS; i++) {
+        values[i] = value_of(&other, i);
+        grads[i] = i == 3 ? NULL : grad_of(&other, i);
+        r.parameter[i].has_grad = false;
+        r.parameter[i].grad = (di_tensor){0}; /* takes the value's shape */
+    }
+    refused(di_optimizer_bind(optimizer, 1, TENSORS, values, grads), DI_ERANGE, "6 parameters from 1 on");
+    refused(di_optimizer_bind(optimizer, -1, 1, values, grads), DI_ERANGE, "from -1");
+    values[2] = NULL;
+    refused(di_optimizer_bind(optimizer, 0, TENSORS, values, grads), DI_EINVAL, r.parameter[2].name);
+    values[2] = value_of(&other, 2);
+    assert_int_equal(di_optimizer_bind(optimizer, 0, 2, values, grads), DI_OK);
+    assert_int_equal(di_optimizer_bind(optimizer, 2, TENSORS - 2, values + 2, grads + 2), DI_OK);
+    di_step_report report = {.size = sizeof report};
+    assert_int_equal(di_optimizer_step(&exec, optimizer, NAN, 1.0, 0, &report), DI_OK);
+    assert_int_equal(report.skipped, 1);
+    for (int i = 0; i < TENSORS; i++) {
+        assert_memory_equal(value_of(&before, i), value_of(&r, i), bytes_of(&r, i));
+        if (i == 3 || counts[i] == 0)
+            assert_memory_equal(value_of(&before, i), value_of(&other, i), bytes_of(&r, i));
+        else
+            assert_memory_not_equal(value_of(&before, i), value_of(&other, i), bytes_of(&r, i));
+    }
+    assert_int_equal(di_optimizer_bind(optimizer, 0, 1, NULL, grads), DI_OK);
+    assert_true(r.parameter[0].has_grad && r.parameter[0].value.data == values[0]);
+    di_optimizer_destroy(optimizer);
+}
+
+/* Every alias is a part with options that are not the defaults, and takes more of them. */
+static void aliases_stand_for_parts(void **state) {
+    (void)state;
+    di_exec exec = one_thread();
+    int64_t count;
+    const di_optimizer_alias *alias = di_optimizer_aliases(&count);
+    char text[1024], small[6];
+    for (int64_t i = 0; i < count; i++) {
+        assert_non_null(alias[i].help);
+        assert_int_equal(di_optimizer_canonical(alias[i].name, text, sizeof text), DI_OK);
+        assert_non_null(strchr(text, ':'));
+        char with[128];
+        snprintf(with, sizeof with, "%s:lr=0.5", alias[i].name);
+        di_optimizer_instance *optimizer = NULL;
+        assert_int_equal(di_optimizer_create(&exec, with, &optimizer), DI_OK);
+        const di_optimizer *record = di_optimizer_instance_record(optimizer);
+        assert_true(record->lr(di_optimizer_instance_options(optimizer)) == 0.5);
+        di_optimizer_destroy(optimizer);
+    }
+    assert_int_equal(di_optimizer_canonical("adamw:lr=0.001,eps=1e-5", text, sizeof text), DI_OK);
+    assert_string_equal(text, "adamw:eps=1e-5");
+    assert_int_equal(di_optimizer_canonical("adamw", text, sizeof text), DI_OK);
+    assert_string_equal(text, "adamw");
+    refused(di_optimizer_canonical("adamw", small, sizeof small), DI_ERANGE, "adamw");
+    refused(di_optimizer_canonical("adamx", text, sizeof text), DI_ENAME, "adamw");
+}
+
 static void bad_options_are_named(void **state) {
     (void)state;
     di_exec exec = one_thread();
@@ -517,6 +582,8 @@ int main(void) {
                                        cmocka_unit_test(passes_see_the_sums_of_the_whole_parameter),
                                        cmocka_unit_test(sinks_stand_in_for_gradients),
                                        cmocka_unit_test(clipping_is_by_the_global_norm),
+                                       cmocka_unit_test(addresses_come_in_one_call),
+                                       cmocka_unit_test(aliases_stand_for_parts),
                                        cmocka_unit_test(bad_options_are_named),
                                        cmocka_unit_test(bad_parameters_are_named),
                                        cmocka_unit_test(bad_steps_are_named_and_change_nothing),

@@ -1,0 +1,77 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The list of the slot `optimizer`, the usual names that stand for an algorithm with options, and creation by name. */
+#include "optimizer/list.h"
+#include <stdalign.h>
+#include <stdio.h>
+#include <string.h>
+
+static const di_optimizer *const list[] = {&di_adamw};
+
+static const di_optimizer_alias aliases[] = {{0}};
+
+enum { LISTED = sizeof list / sizeof *list, ALIASES = sizeof aliases / sizeof *aliases - 1, OPTION_BYTES = 2048 };
+
+const di_optimizer *const *di_optimizer_list(int64_t *count) {
+    *count = LISTED;
+    return list;
+}
+
+const di_optimizer_alias *di_optimizer_aliases(int64_t *count) {
+    *count = ALIASES;
+    return aliases;
+}
+
+/* The record that `text` names, the options of the alias ("" without one), and those of the text. */
+static di_status find(const char *text, const di_optimizer **record, const char **preset, const char **options) {
+    const di_part *parts[LISTED + ALIASES];
+    di_part stand_in[ALIASES + 1];
+    int64_t count = 0;
+    for (int64_t i = 0; i < LISTED; i++)
+        parts[count++] = &list[i]->part;
+    for (int64_t i = 0; i < ALIASES; i++) {
+        stand_in[i] = (di_part){.slot = "optimizer", .name = aliases[i].name};
+        parts[count++] = &stand_in[i];
+    }
+    const di_part *part = NULL;
+    *preset = "";
+    di_status status = di_part_find(parts, count, "optimizer", text, &part, options);
+    for (int64_t i = 0; i < ALIASES && !status; i++)
+        if (part == &stand_in[i]) /* its text is one of ours: never another alias */
+            return di_part_find(parts, LISTED, "optimizer", aliases[i].text, (const di_part **)record, preset);
+    *record = (const di_optimizer *)part;
+    return status;
+}
+
+di_status di_optimizer_create(const di_exec *exec, const char *text, di_optimizer_instance **optimizer) {
+    if (!text)
+        return di_fail(DI_EINVAL, "optimizer: text must not be NULL");
+    const di_optimizer *record = NULL;
+    const char *preset = NULL, *options = NULL;
+    di_status status = find(text, &record, &preset, &options);
+    return status ? status : di_optimizer_create_preset(exec, record, preset, options, optimizer);
+}
+
+di_status di_optimizer_canonical(const char *text, char *canonical, size_t capacity) {
+    alignas(max_align_t) char read[OPTION_BYTES];
+    if (!text || !canonical)
+        return di_fail(DI_EINVAL, "optimizer: text and canonical must not be NULL");
+    const di_optimizer *record = NULL;
+    const char *preset = NULL, *options = NULL;
+    di_status status = find(text, &record, &preset, &options);
+    if (status)
+        return status;
+    if (record->part.options_size > sizeof read)
+        return di_fail(DI_ERANGE, "optimizer: the options of %s have %zu bytes; must be at most %d", record->part.name,
+                       record->part.options_size, (int)OPTION_BYTES);
+    status = di_options_parse(&record->part, preset, read);
+    if (!status)
+        status = di_options_change(&record->part, options, read);
+    int used = snprintf(canonical, capacity, "%s", record->part.name);
+    if (status)
+        return status;
+    if ((size_t)used + 1 >= capacity)
+        return di_fail(DI_ERANGE, "optimizer: %zu bytes do not hold the name %s", capacity, record->part.name);
+    status = di_options_print(&record->part, read, false, canonical + used + 1, capacity - (size_t)used - 1);
+    canonical[used] = status || !canonical[used + 1] ? '\0' : ':';
+    return status;
+}

@@ -18,7 +18,7 @@ static cJSON *text_of(const di_text_data *text, di_symbols symbols) {
     cJSON_AddStringToObject(object, "name", di_text_name(text));
     cJSON_AddStringToObject(object, "hash", hash);
     add_whole(object, "bytes", di_text_bytes(text));
-    cJSON_AddStringToObject(object, "symbols", symbols == DI_BYTES ? "bytes" : "characters");
+    cJSON_AddStringToObject(object, "symbols", di_symbols_name(symbols));
     add_whole(object, "vocabulary", di_text_vocabulary(text));
     add_whole(object, "training_symbols", di_text_count(text, DI_TRAINING));
     add_whole(object, "validation_symbols", di_text_count(text, DI_VALIDATION));

@@ -4,7 +4,10 @@
 #include <math.h>
 #include <string.h>
 
-const char *di_compare_unit(di_symbols symbols) { return symbols == DI_BYTES ? "nats per byte" : "nats per character"; }
+const char *di_compare_unit(di_symbols symbols) {
+    static const char *const units[] = {"nats per character", "nats per byte", "nats per word"};
+    return units[symbols];
+}
 
 /* "2.1640 ± 0.0071", "– " where there is none, "diverged". */
 static void mean_cell(di_table_print *table, di_sample_mean mean, bool sign, const char *mark) {
@@ -90,7 +93,7 @@ void di_compare_print(di_cli *cli, const di_exec *exec, const di_comparison *com
                       di_symbols symbols) {
     const di_comparison_settings *settings = &comparison->settings;
     const di_trainer_config *base = &settings->base;
-    const char *word = symbols == DI_BYTES ? "bytes" : "characters";
+    const char *word = di_symbols_name(symbols);
     char text[2048], size[32], rate[32];
     snprintf(text, sizeof text,
              "attention in a GPT (layers %lld, width %lld, heads %lld, context %lld): %lld step%s of %lld × %lld %s, "

@@ -94,7 +94,7 @@ typedef struct eval_run {
 
 /* The text has its own numbering of symbols; the model has the checkpoint's. */
 static di_status map_symbols(eval_run *run) {
-    int64_t count = di_text_vocabulary(run->text), known = di_text_vocabulary(run->vocabulary);
+    int64_t count = di_text_vocabulary(run->text);
     void *memory;
     run->bytes_of_map = count * (int64_t)sizeof *run->map;
     di_status status = di_allocate(&run->exec, (size_t)run->bytes_of_map, "eval: symbols", &memory);
@@ -102,10 +102,8 @@ static di_status map_symbols(eval_run *run) {
         return status;
     run->map = memory;
     for (int64_t i = 0; i < count; i++) {
-        int64_t at = 0;
-        while (at < known && di_text_symbol(run->vocabulary, at) != di_text_symbol(run->text, i))
-            at++;
-        if (at == known)
+        int64_t at = di_text_find(run->vocabulary, run->text, i);
+        if (at < 0)
             return di_fail(DI_ENAME, "eval: %s has the symbol U+%04X, which the checkpoint's vocabulary does not",
                            di_text_name(run->text), (unsigned)di_text_symbol(run->text, i));
         run->map[i] = (int32_t)at;
@@ -191,7 +189,12 @@ static int run_eval(di_cli *cli, const void *given, int32_t words, char **word) 
         status = di_checkpoint_model(&run.exec, options->checkpoint.value, cli->parts, cli->parts_count, &run.gpt,
                                      &run.vocabulary);
     if (status == DI_OK)
-        status = di_text_open(&run.exec, path, di_text_symbols(run.vocabulary), options->held_out, &run.text);
+        status = di_text_open_source(&run.exec,
+                                     &(di_text_source){.path = path,
+                                                       .symbols = di_text_symbols(run.vocabulary),
+                                                       .held_out = options->held_out,
+                                                       .min_count = 1 /* the checkpoint says which words it knows */},
+                                     &run.text);
     if (status == DI_OK)
         status = start(&run, options);
     if (status == DI_OK)

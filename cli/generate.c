@@ -144,6 +144,8 @@ static di_status read_prompt(generate_run *run) {
         return status;
     run->tokens = memory;
     status = di_text_encode(run->vocabulary, prompt, run->tokens, (int64_t)strlen(prompt), &run->prompt_tokens);
+    if (status == DI_OK && run->prompt_tokens == 0)
+        status = di_fail(DI_EINVAL, "generate: the prompt \"%s\" has no word", run->prompt);
     if (status != DI_OK && !run->prompt[0]) { /* a text of one line: begin with its first symbol */
         run->tokens[0] = 0;
         run->prompt_tokens = 1;
@@ -170,10 +172,20 @@ static di_status start(generate_run *run) {
     return di_allocate(&run->exec, (size_t)run->logits_bytes, "generate: logits", &run->logits);
 }
 
+/* With a blank before it, where it does not begin a line. */
+static void put_word(utf8_stream *stream, const char *word) {
+    bool ends = strcmp(word, "<eos>") == 0;
+    if (!ends && !stream->at_line_start)
+        put_bytes(stream, " ", 1);
+    put_bytes(stream, ends ? "\n" : word, ends ? 1 : strlen(word));
+}
+
 static di_status emit(generate_run *run, utf8_stream *stream, int32_t token) {
     char text[16];
     if (di_text_symbols(run->vocabulary) == DI_BYTES) {
         put_byte(stream, (unsigned char)di_text_symbol(run->vocabulary, token));
+    } else if (di_text_symbols(run->vocabulary) == DI_WORDS) {
+        put_word(stream, di_text_word(run->vocabulary, token));
     } else {
         di_status status = di_text_decode(run->vocabulary, &token, 1, text, sizeof text);
         if (status != DI_OK)

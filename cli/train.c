@@ -74,7 +74,8 @@ static di_status start(train_run *run) {
     run->exec.allocator = &run->memory.allocator;
     run->exec.progress = NULL; /* Ctrl-C is looked at between steps, where the state is whole and can be saved */
     if (options->resume.value[0]) {
-        static const char *const may_change[] = {"data", "symbols", "held_out", "validation", "threads", NULL};
+        static const char *const may_change[] = {"data",       "symbols", "min_count", "held_out",
+                                                 "validation", "threads", NULL};
         const char *name = di_training_changed(&options->run, may_change);
         if (!name && strcmp(options->attention.value, "softmax") != 0)
             name = "attention";

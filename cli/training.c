@@ -72,8 +72,15 @@ const di_option di_training_rows[] = {
      .type = DI_CHOICE,
      .offset = DI_FIELD(int32_t, di_training_options, symbols),
      .value = "characters",
-     .choices = "characters|bytes",
-     .help = "what a token is"},
+     .choices = "characters|bytes|words",
+     .help = "what a token is; words: what stands between blanks, and the end of a line"},
+    {.name = "min_count",
+     .type = DI_INT,
+     .offset = DI_FIELD(int64_t, di_training_options, min_count),
+     .value = "10",
+     .min = 1,
+     .max = 1e9,
+     .help = "words: how often the training part must have one, else it is <unk>"},
     {.name = "held_out",
      .type = DI_NUMBER,
      .offset = DI_FIELD(double, di_training_options, held_out),
@@ -107,8 +114,14 @@ const di_option di_training_rows[] = {
     {.name = NULL}};
 
 di_status di_training_text(const di_exec *exec, const di_training_options *options, di_text_data **text) {
-    const char *path = options->data.value[0] ? options->data.value : NULL;
-    return di_text_open(exec, path, (di_symbols)options->symbols, options->held_out, text);
+    const di_text_source source = {.path = options->data.value[0] ? options->data.value : NULL,
+                                   .symbols = (di_symbols)options->symbols,
+                                   .held_out = options->held_out,
+                                   .min_count = options->min_count};
+    if (source.symbols != DI_WORDS && source.min_count != DI_MIN_COUNT)
+        return di_fail(DI_EINVAL, "min_count=%lld has no meaning with symbols=%s", (long long)source.min_count,
+                       di_symbols_name(source.symbols));
+    return di_text_open_source(exec, &source, text);
 }
 
 di_status di_training_config(const di_cli *cli, const di_training_options *options, const char *attention,

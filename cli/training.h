@@ -15,6 +15,7 @@ typedef struct di_training_options {
     di_text optimizer;
     di_text data;       /* "": the built-in text */
     int32_t symbols;    /* di_symbols */
+    int64_t min_count;  /* of a word */
     double held_out;    /* share of the tail that validates */
     int64_t validation; /* batches of one evaluation */
     int64_t seed;

@@ -2,6 +2,7 @@
 /* dropin --version: what this build is, what this machine gives it and why. */
 #include "cli/cli.h"
 #include <string.h>
+#include <zlib.h>
 
 static int run(di_cli *cli, const void *options, int32_t words, char **word) {
     (void)options;
@@ -29,6 +30,7 @@ static int run(di_cli *cli, const void *options, int32_t words, char **word) {
         fprintf(cli->out, "%-11s%.*s\n", first ? "libraries" : "", (int)bytes, line);
         line += bytes + (line[bytes] == '\n');
     }
+    fprintf(cli->out, "%-11szlib %s\n", "", zlibVersion()); /* the command's own */
     return DI_EXIT_OK;
 }
 

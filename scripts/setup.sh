@@ -5,7 +5,7 @@
 set -eu
 cd "$(dirname "$0")/.."
 what=${1:-build}
-packages="gcc g++ make cmake ninja-build pkg-config libcjson-dev gnuplot-nox"
+packages="gcc g++ make cmake ninja-build pkg-config libcjson-dev zlib1g-dev gnuplot-nox"
 [ "$what" = wheel ] && packages="$packages python3 python3-venv"
 [ "$what" = test ] && packages="$packages git libcmocka-dev clang clang-format libopenblas-openmp-dev python3 python3-venv"
 
@@ -23,7 +23,7 @@ install() {
 if ! command -v apt-get >/dev/null 2>&1; then
     missing=
     for tool in cc cmake pkg-config; do command -v $tool >/dev/null 2>&1 || missing="$missing $tool"; done
-    for library in libcjson; do pkg-config --exists $library 2>/dev/null || missing="$missing $library"; done
+    for library in libcjson zlib; do pkg-config --exists $library 2>/dev/null || missing="$missing $library"; done
     [ -z "$missing" ] && exit 0
     echo "setup: this is neither Debian nor Ubuntu. Please install:$missing (and gnuplot, for pictures)." >&2
     exit 1

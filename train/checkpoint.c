@@ -158,7 +158,7 @@ static di_status write_file(di_trainer *trainer, const char *path, char *vocabul
                                   {"step", step},
                                   {"optimizer.steps", optimizer_steps},
                                   {"text.hash", hash},
-                                  {"text.symbols", di_text_symbols(trainer->text) == DI_BYTES ? "bytes" : "characters"},
+                                  {"text.symbols", di_symbols_name(di_text_symbols(trainer->text))},
                                   {"text.training", training},
                                   {"text.vocabulary", vocabulary}};
     tensor_list list = {0};
@@ -173,7 +173,7 @@ static di_status write_file(di_trainer *trainer, const char *path, char *vocabul
 di_status di_trainer_save(di_trainer *trainer, const char *path) {
     if (!trainer || !path)
         return di_fail(DI_EINVAL, "checkpoint: trainer and path must not be NULL");
-    size_t bytes = (size_t)di_text_vocabulary(trainer->text) * 4 + 1; /* of UTF-8, at most */
+    size_t bytes = (size_t)di_text_vocabulary_bytes(trainer->text);
     void *vocabulary = NULL;
     di_status status = di_allocate(&trainer->exec, bytes, "checkpoint's vocabulary", &vocabulary);
     if (status)
@@ -252,11 +252,11 @@ static di_status read_symbols(checkpoint *c) {
         status = get(c, "text.vocabulary", &c->vocabulary);
     if (status)
         return status;
-    c->symbols = strcmp(text, "bytes") == 0 ? DI_BYTES : DI_CHARACTERS;
-    if (c->symbols == DI_CHARACTERS && strcmp(text, "characters") != 0)
-        return di_fail(DI_EFORMAT, "checkpoint: %s: metadata text.symbols=%.40s; must be characters or bytes", c->path,
-                       text);
-    return DI_OK;
+    for (c->symbols = DI_CHARACTERS; c->symbols <= DI_WORDS; c->symbols++)
+        if (strcmp(text, di_symbols_name(c->symbols)) == 0)
+            return DI_OK;
+    return di_fail(DI_EFORMAT, "checkpoint: %s: metadata text.symbols=%.40s; must be characters, bytes or words",
+                   c->path, text);
 }
 
 static di_status read_numbers(checkpoint *c) {
@@ -352,18 +352,34 @@ static di_status check_steps(const checkpoint *c, di_optimizer_instance *optimiz
     return DI_OK;
 }
 
-static di_status check_text(const checkpoint *c, const di_text_data *text) {
+/* Words: which are in the vocabulary depends on more than the text. */
+static di_status check_vocabulary(const checkpoint *c, const di_exec *exec, const di_text_data *text) {
+    void *memory = NULL;
+    size_t bytes = (size_t)di_text_vocabulary_bytes(text);
+    di_status status = di_allocate(exec, bytes, "checkpoint's vocabulary", &memory);
+    if (status)
+        return status;
+    status = di_text_vocabulary_text(text, memory, bytes);
+    if (!status && strcmp(memory, c->vocabulary) != 0)
+        status = di_fail(DI_EINVAL,
+                         "checkpoint: %s has another vocabulary than %s, which has %lld symbols; for words, "
+                         "min_count must be what it was",
+                         c->path, di_text_name(text), (long long)di_text_vocabulary(text));
+    di_release(exec, memory, bytes);
+    return status;
+}
+
+static di_status check_text(const checkpoint *c, const di_exec *exec, const di_text_data *text) {
     if (di_text_hash(text) != c->hash)
         return di_fail(DI_EINVAL, "checkpoint: %s was trained on a text with hash %016" PRIx64 "; %s has %016" PRIx64,
                        c->path, c->hash, di_text_name(text), di_text_hash(text));
     if (di_text_symbols(text) != c->symbols)
-        return di_fail(DI_EINVAL, "checkpoint: %s was trained on %s", c->path,
-                       c->symbols == DI_BYTES ? "bytes" : "characters");
+        return di_fail(DI_EINVAL, "checkpoint: %s was trained on %s", c->path, di_symbols_name(c->symbols));
     if (di_text_count(text, DI_TRAINING) != c->training)
         return di_fail(DI_EINVAL,
                        "checkpoint: %s was trained on the first %lld symbols of the text; this split has %lld", c->path,
                        (long long)c->training, (long long)di_text_count(text, DI_TRAINING));
-    return DI_OK;
+    return check_vocabulary(c, exec, text);
 }
 
 static di_status resume(const di_exec *exec, const checkpoint *c, const di_text_data *text, di_trainer **result) {
@@ -381,7 +397,7 @@ static di_status resume(const di_exec *exec, const checkpoint *c, const di_text_
                                 .clip = c->run.clip,
                                 .seed = c->seed,
                                 .dtype = c->run.dtype ? DI_F64 : DI_F32};
-    di_status status = check_text(c, text);
+    di_status status = check_text(c, exec, text);
     if (status)
         return status;
     di_trainer *trainer = NULL;

@@ -3,6 +3,7 @@
  * bytes does not depend on the file system. */
 #include "train/text_files.h"
 #include "core/parallel.h"
+#include "train/gunzip.h"
 #include <dirent.h>
 #include <errno.h>
 #include <string.h>
@@ -10,6 +11,7 @@
 
 enum { MAX_DEPTH = 64, MAX_PATH = 4096 };
 static const int64_t limit = (int64_t)1 << 40; /* one file */
+static const size_t unpacked_limit = (size_t)1 << 34;
 
 /* Paths relative to the folder, one after another, each with its NUL. */
 typedef struct paths {
@@ -188,6 +190,21 @@ static di_status read_folder(const di_exec *exec, const char *folder, di_file_ch
     return status;
 }
 
+/* Puts what a packed file holds in place of it. */
+static di_status unpack(const di_exec *exec, const char *path, void **memory, size_t *bytes) {
+    unsigned char *unpacked = NULL;
+    size_t unpacked_bytes = 0;
+    if (!di_gunzip_is(*memory, *bytes))
+        return DI_OK;
+    di_status status = di_gunzip(exec, path, *memory, *bytes, unpacked_limit, &unpacked, &unpacked_bytes);
+    if (status)
+        return status;
+    di_release(exec, *memory, *bytes);
+    *memory = unpacked;
+    *bytes = unpacked_bytes;
+    return DI_OK;
+}
+
 di_status di_text_files_read(const di_exec *exec, const char *path, di_file_check check, void *user,
                              unsigned char **data, size_t *bytes) {
     struct stat what;
@@ -198,9 +215,10 @@ di_status di_text_files_read(const di_exec *exec, const char *path, di_file_chec
         di_status status = di_file_read(exec, path, limit, &memory, bytes);
         if (status)
             return status;
-        if (*bytes == 0)
+        status = unpack(exec, path, &memory, bytes);
+        if (!status && *bytes == 0)
             status = di_fail(DI_EFORMAT, "text: %s is empty", path);
-        else if (check)
+        else if (!status && check)
             status = check(user, path, memory, *bytes);
         if (status)
             di_release(exec, memory, *bytes);

@@ -69,8 +69,8 @@ DI_CHECKED di_status di_trainer_cost(di_trainer *trainer, di_tape_cost *cost, in
  *     optimizer          the same: "adamw:lr=0.001,…"
  *     run                schedule (peak, floor, warmup, steps, decay), batch, clip, dtype
  *     seed, step, optimizer.steps      decimal; steps count those done, the optimizer's those that changed something
- *     text.hash          16 hexadecimal digits; text.symbols: "characters" or "bytes"; text.training: symbols before
- *                        the held-out tail; text.vocabulary: the symbols in order of their ids
+ *     text.hash          16 hexadecimal digits; text.symbols: "characters", "bytes" or "words"; text.training: symbols
+ * before the held-out tail; text.vocabulary: the symbols in order of their ids
  *
  * Numbers are the shortest decimals that read back to the same bits. */
 DI_CHECKED di_status di_trainer_save(di_trainer *trainer, const char *path);

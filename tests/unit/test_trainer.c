@@ -348,7 +348,7 @@ static void damaged_checkpoints_are_named(void **state) {
                {"optimizer.steps", "4", "optimizer.steps=4"},
                {"optimizer.steps", "2", ".step is 3"},
                {"text.hash", "xyz", "text.hash=xyz"},
-               {"text.symbols", "words", "text.symbols=words"},
+               {"text.symbols", "syllables", "text.symbols=syllables"},
                {"text.training", "1e3", "text.training=1e3"}};
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
         refuse_resume(damaged(NULL, NULL, NULL, bad[i].key, bad[i].value), DI_EFORMAT, path_of("bad"), bad[i].word);

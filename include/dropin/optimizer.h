@@ -18,7 +18,7 @@ typedef struct di_state_tensor {
     di_tensor tensor;
 } di_state_tensor;
 enum {
-    DI_STATE_TENSORS = 16,      /* of one parameter, at most */
+    DI_STATE_TENSORS = 24,      /* of one parameter, at most */
     DI_OPTIMIZER_PIECE = 16384, /* elements of a piece: pieces start at multiples of it, so blocks of block-wise state
                                  * (any power of two up to it) never lie in two pieces */
     DI_OPTIMIZER_SUMS = 4
@@ -37,10 +37,12 @@ typedef struct di_update {
     di_state_tensor *state;  /* in the order of the record's `state` */
     int32_t states;
     int32_t pass;         /* 0 … passes - 1 */
-    int64_t first, count; /* the elements of this piece; `whole` parts: all */
+    int64_t first, count; /* the elements of this piece; of a `whole` parameter: all */
     const double *totals; /* [DI_OPTIMIZER_SUMS] the last pass's sums over the parameter's pieces, added in the order of
                            * the pieces; NULL in pass 0 */
     double *sums;         /* [DI_OPTIMIZER_SUMS] this piece's contribution; 0 on entry */
+    const struct di_projection *projection; /* of the list's own parts; NULL: none */
+    const float *const *tables;             /* of the list's own parts: maps of loaded codes; NULL: none */
 } di_update;
 
 /* The record of a part: the rule for one piece of a parameter. Called by the slot's functions below. */
@@ -56,13 +58,16 @@ typedef struct di_optimizer {
     di_status (*attach)(const di_exec *exec, const di_update *update, di_sink *sink);
     /* Bits must not depend on exec->threads nor exec->level. */
     di_status (*update)(const di_exec *exec, const di_update *update);
-    /* Bytes of exec->work for the update of a `whole` part; NULL: none. */
+    /* Bytes of exec->work for the update of a `whole` parameter; NULL: none. */
     int64_t (*work_bytes)(const di_exec *exec, const void *options, const di_parameter *parameter);
     /* Learning rate that the options name (lr=), used where di_optimizer_step gets NaN. */
     double (*lr)(const void *options);
     int32_t passes; /* over all pieces, with `totals` between them (layer-wise trust ratios need 2) */
-    bool whole;     /* update gets the whole parameter, one after another, and may use threads itself (projectors) */
-    const void *reserved[6];
+    /* True: update gets this parameter whole, one such after another, and may use threads itself (projectors). The
+     * others of the same optimizer go piece by piece in the same step. NULL: none. */
+    bool (*whole)(const void *options, const di_parameter *parameter);
+    const struct di_rule *rule; /* the list's own parts, which have no `state`, `attach` and `update`; NULL: yours */
+    const void *reserved[4];
 } di_optimizer;
 
 DI_API const di_optimizer *const *di_optimizer_list(int64_t *count);

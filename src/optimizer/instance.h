@@ -18,6 +18,7 @@ typedef struct di_member {
     di_sink sink;
     di_tensor dense_grad; /* what parameter->grad was before a sink came */
     bool active;          /* takes part in the step under way */
+    bool whole;           /* one piece, which may use threads itself */
     double totals[DI_OPTIMIZER_SUMS];
 } di_member;
 

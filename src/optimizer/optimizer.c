@@ -124,9 +124,13 @@ static di_status make_state(const di_optimizer_instance *optimizer, di_member *m
     return DI_OK;
 }
 
-static int64_t pieces_of(const di_optimizer_instance *optimizer, const di_parameter *parameter) {
-    int64_t count = di_tensor_count(&parameter->value);
-    return optimizer->record->whole ? count > 0 : di_pieces(count, DI_OPTIMIZER_PIECE);
+static bool is_whole(const di_optimizer_instance *optimizer, const void *options, const di_parameter *parameter) {
+    return optimizer->record->whole && optimizer->record->whole(options, parameter);
+}
+
+static int64_t pieces_of(const di_member *member) {
+    int64_t count = di_tensor_count(&member->update.parameter->value);
+    return member->whole ? count > 0 : di_pieces(count, DI_OPTIMIZER_PIECE);
 }
 
 static di_status attach(const di_optimizer_instance *optimizer, di_member *member) {
@@ -177,7 +181,8 @@ static di_status make_group(const di_optimizer_instance *optimizer, const char *
                                      .options = group->options,
                                      .parameter = parameters[i],
                                      .index = optimizer->members + (member - group->members)};
-        member->pieces = pieces_of(optimizer, parameters[i]);
+        member->whole = is_whole(optimizer, group->options, parameters[i]);
+        member->pieces = pieces_of(member);
         status = make_state(optimizer, member);
         if (!status)
             status = attach(optimizer, member);
@@ -190,7 +195,7 @@ static void list_pieces(di_optimizer_instance *optimizer, di_group *group, di_op
     for (int64_t i = 0; i < group->count; i++) {
         di_member *member = &group->members[i];
         int64_t count = di_tensor_count(&member->update.parameter->value);
-        int64_t size = optimizer->record->whole ? count : DI_OPTIMIZER_PIECE;
+        int64_t size = member->whole ? count : DI_OPTIMIZER_PIECE;
         member->first_piece = next;
         for (int64_t k = 0; k < member->pieces; k++)
             pieces[next++] =
@@ -214,18 +219,18 @@ di_status di_optimizer_add(di_optimizer_instance *optimizer, const char *overrid
             status = refuse_duplicate(find_member(optimizer, j)->update.parameter, parameters[i]);
         if (status)
             return status;
-        if (!(parameters[i]->flags & DI_PARAMETER_FROZEN))
-            pieces += pieces_of(optimizer, parameters[i]);
     }
     di_group group = {0};
     void *list_of_pieces = NULL, *groups = NULL, *list = NULL;
-    size_t piece_bytes = (size_t)pieces * sizeof(di_optimizer_piece);
     size_t old_groups = (size_t)optimizer->group_count * sizeof(di_group);
-    status = di_allocate(&optimizer->exec, piece_bytes, "pieces of an optimizer", &list_of_pieces);
-    if (!status)
-        status = di_allocate(&optimizer->exec, old_groups + sizeof(di_group), "groups of an optimizer", &groups);
+    status = di_allocate(&optimizer->exec, old_groups + sizeof(di_group), "groups of an optimizer", &groups);
     if (!status)
         status = make_group(optimizer, overrides, parameters, count, &group);
+    for (int64_t i = 0; i < group.count && !status; i++)
+        pieces += group.members[i].pieces;
+    size_t piece_bytes = (size_t)pieces * sizeof(di_optimizer_piece);
+    if (!status)
+        status = di_allocate(&optimizer->exec, piece_bytes, "pieces of an optimizer", &list_of_pieces);
     size_t old_list = (size_t)optimizer->members * sizeof *optimizer->member;
     size_t list_bytes = old_list + (size_t)group.count * sizeof *optimizer->member;
     if (!status)

@@ -114,7 +114,8 @@ static di_status update_piece(const step *s, const di_exec *exec, int64_t index)
 static di_status update_task(void *user, int64_t index, int32_t worker) {
     (void)worker;
     const step *s = user;
-    return s->optimizer->pieces[index].member->active ? update_piece(s, s->exec, index) : DI_OK;
+    const di_member *member = s->optimizer->pieces[index].member;
+    return member->active && !member->whole ? update_piece(s, s->exec, index) : DI_OK;
 }
 
 static void add_sums(di_member *member, const di_optimizer_piece *pieces) {
@@ -130,7 +131,7 @@ static di_status find_work(const di_exec *exec, di_optimizer_instance *optimizer
     int64_t need = 0;
     for (int64_t i = 0; record->work_bytes && i < optimizer->piece_count; i++) {
         const di_update *update = &optimizer->pieces[i].member->update;
-        if (optimizer->pieces[i].member->active)
+        if (optimizer->pieces[i].member->active && optimizer->pieces[i].member->whole)
             need = di_max(need, record->work_bytes(exec, update->options, update->parameter));
     }
     if (need <= optimizer->work_bytes)
@@ -151,11 +152,9 @@ static di_status update_all(const di_exec *exec, di_optimizer_instance *optimize
     whole.work = optimizer->work;
     whole.work_bytes = (size_t)optimizer->work_bytes;
     for (; s.pass < optimizer->record->passes; s.pass++) {
-        di_status status = DI_OK;
-        if (!optimizer->record->whole)
-            status = di_parallel(exec, optimizer->piece_count, update_task, &s);
-        for (int64_t i = 0; optimizer->record->whole && !status && i < optimizer->piece_count; i++)
-            if (optimizer->pieces[i].member->active)
+        di_status status = di_parallel(exec, optimizer->piece_count, update_task, &s);
+        for (int64_t i = 0; !status && i < optimizer->piece_count; i++)
+            if (optimizer->pieces[i].member->active && optimizer->pieces[i].member->whole)
                 status = update_piece(&s, &whole, i);
         if (status)
             return status;

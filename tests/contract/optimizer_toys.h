@@ -290,6 +290,11 @@ static int64_t rows_work(const di_exec *exec, const void *options, const di_para
     return parameter->value.shape[0] * (int64_t)sizeof(double);
 }
 
+/* A vector goes piece by piece: its rows are single elements. */
+static bool rows_whole(const void *options, const di_parameter *parameter) {
+    return parameter->value.rank > 1 || ((const rows_options *)options)->sink;
+}
+
 static di_status rows_update(const di_exec *exec, const di_update *update) {
     const rows_options *options = update->options;
     const di_tensor *tensor = &update->parameter->value;
@@ -297,6 +302,13 @@ static di_status rows_update(const di_exec *exec, const di_update *update) {
     float *value = tensor->data, *projected = update->state[0].tensor.data;
     const float *grad = update->parameter->grad.data;
     double *sums = exec->work;
+    if (!rows_whole(options, update->parameter)) {
+        for (int64_t i = update->first; i < update->first + update->count; i++) {
+            projected[i] = grad[i];
+            value[i] -= (float)(update->lr * update->grad_scale * (double)grad[i]);
+        }
+        return DI_OK;
+    }
     if (update->first != 0 || update->count != di_tensor_count(tensor) ||
         exec->work_bytes < (size_t)rows * sizeof *sums)
         return di_fail(DI_EINVAL, "not the whole parameter, or too little scratch");
@@ -325,7 +337,7 @@ static const di_optimizer toy_rows = {.part = {.size = sizeof(di_optimizer),
                                       .work_bytes = rows_work,
                                       .lr = rows_lr,
                                       .passes = 1,
-                                      .whole = true};
+                                      .whole = rows_whole};
 
 /* ---- all of them
  * ------------------------------------------------------------------------------------------------------ */

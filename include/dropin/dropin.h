@@ -7,6 +7,7 @@
 #include <dropin/core.h>
 #include <dropin/dlpack.h>
 #include <dropin/nn.h>
+#include <dropin/npy.h>
 #include <dropin/optimizer.h>
 #include <dropin/part.h>
 #include <dropin/status.h>

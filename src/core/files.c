@@ -7,7 +7,7 @@
 #include <string.h>
 #include <unistd.h>
 
-static di_status io_fail(const char *path, const char *what, int error) {
+di_status di_file_fail(const char *path, const char *what, int error) {
     char words[128];
     if (error == ESPIPE) { /* the table's answer for a FIFO, socket or device opened for reading */
         return di_fail(DI_EIO, "%s: cannot %s: not a regular file", path, what);
@@ -17,24 +17,34 @@ static di_status io_fail(const char *path, const char *what, int error) {
 
 /* ---- reading ---------------------------------------------------------------------------------------------------- */
 
-static di_status read_all(const di_files *files, void *file, const char *path, char *data, size_t bytes) {
+di_status di_file_read_at(const di_files *files, void *file, const char *path, int64_t offset, void *data,
+                          size_t bytes) {
     size_t done = 0;
     while (done < bytes) {
         size_t count = 0;
-        int error = files->read(files->user, file, (int64_t)done, data + done, bytes - done, &count);
+        int error = files->read(files->user, file, offset + (int64_t)done, (char *)data + done, bytes - done, &count);
         if (error != 0) {
-            return io_fail(path, "read", error);
+            return di_file_fail(path, "read", error);
         }
         if (count == 0) {
-            return di_fail(DI_EIO, "%s: shrank from %zu to %zu bytes while being read", path, bytes, done);
+            return di_fail(DI_EIO, "%s: shrank from %zu to %zu bytes while being read", path, (size_t)offset + bytes,
+                           (size_t)offset + done);
         }
         done += count;
+    }
+    return DI_OK;
+}
+
+static di_status read_all(const di_files *files, void *file, const char *path, char *data, size_t bytes) {
+    di_status status = di_file_read_at(files, file, path, 0, data, bytes);
+    if (status != DI_OK) {
+        return status;
     }
     char next;
     size_t more = 0;
     int error = files->read(files->user, file, (int64_t)bytes, &next, 1, &more);
     if (error != 0) {
-        return io_fail(path, "read", error);
+        return di_file_fail(path, "read", error);
     }
     if (more != 0) {
         return di_fail(DI_EIO, "%s: grew beyond %zu bytes while being read", path, bytes);
@@ -48,7 +58,7 @@ static di_status read_open(const di_exec *exec, void *file, const char *path, in
     int64_t size = 0;
     int error = files->bytes(files->user, file, &size);
     if (error != 0) {
-        return io_fail(path, "size", error);
+        return di_file_fail(path, "size", error);
     }
     if (size < 0 || size > limit) {
         return di_fail(DI_ERANGE, "%s: bytes=%lld; must be 0..%lld", path, (long long)size, (long long)limit);
@@ -78,7 +88,7 @@ di_status di_file_read(const di_exec *exec, const char *path, int64_t limit, voi
     void *file;
     int error = files->open(files->user, path, 'r', &file);
     if (error != 0) {
-        return io_fail(path, "open", error);
+        return di_file_fail(path, "open", error);
     }
     di_status status = read_open(exec, file, path, limit, data, bytes);
     error = files->close(files->user, file);
@@ -86,7 +96,7 @@ di_status di_file_read(const di_exec *exec, const char *path, int64_t limit, voi
         di_release(exec, *data, *bytes);
         *data = NULL;
         *bytes = 0;
-        return io_fail(path, "close", error);
+        return di_file_fail(path, "close", error);
     }
     return status;
 }
@@ -137,7 +147,7 @@ di_status di_writer_put(di_writer *writer, const void *data, size_t bytes) {
         memcpy(writer->buffer + writer->used, data, bytes);
         writer->used += bytes;
     }
-    return writer->error == 0 ? DI_OK : io_fail(writer->path, "write", writer->error);
+    return writer->error == 0 ? DI_OK : di_file_fail(writer->path, "write", writer->error);
 }
 
 /* Creates path.part-PID. The name may be taken: by another thread, by a process of the same number in another
@@ -148,31 +158,31 @@ static di_status create(di_writer *writer, char *name, size_t capacity) {
         int length = i == 0 ? snprintf(name, capacity, "%s.part-%ld", writer->path, (long)getpid())
                             : snprintf(name, capacity, "%s.part-%ld-%d", writer->path, (long)getpid(), i);
         if (length < 0 || (size_t)length >= capacity) {
-            return io_fail(writer->path, "create a temporary file", ENAMETOOLONG);
+            return di_file_fail(writer->path, "create a temporary file", ENAMETOOLONG);
         }
         error = writer->files->open(writer->files->user, name, 'x', &writer->file);
         if (error != EEXIST) {
             break;
         }
     }
-    return error == 0 ? DI_OK : io_fail(name, "create", error);
+    return error == 0 ? DI_OK : di_file_fail(name, "create", error);
 }
 
 static di_status produce(di_writer *writer, di_status (*write)(void *user, di_writer *writer), void *user) {
     const di_files *files = writer->files;
     di_status status = write(user, writer);
     if (status == DI_OK && flush(writer) != 0) {
-        status = io_fail(writer->path, "write", writer->error);
+        status = di_file_fail(writer->path, "write", writer->error);
     }
     if (status == DI_OK) {
         int error = files->sync(files->user, writer->file);
         if (error != 0) {
-            status = io_fail(writer->path, "sync", error);
+            status = di_file_fail(writer->path, "sync", error);
         }
     }
     int error = files->close(files->user, writer->file);
     if (status == DI_OK && error != 0) {
-        status = io_fail(writer->path, "close", error);
+        status = di_file_fail(writer->path, "close", error);
     }
     return status;
 }
@@ -188,7 +198,7 @@ static di_status replace(di_writer *writer, char *name, size_t capacity,
     if (status == DI_OK) {
         int error = files->rename(files->user, name, writer->path);
         if (error != 0) {
-            status = io_fail(writer->path, "rename over", error);
+            status = di_file_fail(writer->path, "rename over", error);
         }
     }
     if (status != DI_OK) {
@@ -196,7 +206,7 @@ static di_status replace(di_writer *writer, char *name, size_t capacity,
         return status;
     }
     int error = files->sync_folder(files->user, writer->path);
-    return error == 0 ? DI_OK : io_fail(writer->path, "sync the folder of", error);
+    return error == 0 ? DI_OK : di_file_fail(writer->path, "sync the folder of", error);
 }
 
 di_status di_file_replace(const di_exec *exec, const char *path, di_status (*write)(void *user, di_writer *writer),

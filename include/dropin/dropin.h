@@ -10,6 +10,7 @@
 #include <dropin/npy.h>
 #include <dropin/optimizer.h>
 #include <dropin/part.h>
+#include <dropin/quantize.h>
 #include <dropin/status.h>
 #include <dropin/tape.h>
 #include <dropin/tensor.h>

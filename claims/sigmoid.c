@@ -37,7 +37,7 @@ static di_status prepare(di_claim_plan *plan) {
     settings->rates = plan->rates;
     settings->rates_count = 1;
     settings->validation = 30;
-    return di_options_defaults("claim sigmoid", di_gpt_part.options, &settings->base.model);
+    return di_options_defaults("claim sigmoid", di_gpt_part.options, &settings->base.model.gpt);
 }
 
 /* ---- the norms at the start ----------------------------------------------------------------------------------------
@@ -65,7 +65,7 @@ static di_status norm_of_part(const di_exec *exec, const di_comparison_settings 
     own.seed = settings->first_seed;
     di_gpt *gpt = NULL;
     di_tape *tape = NULL;
-    di_status status = di_gpt_create(&own, settings->base.dtype, &settings->base.model, settings->parts[part].record,
+    di_status status = di_gpt_create(&own, settings->base.dtype, &settings->base.model.gpt, settings->parts[part].record,
                                      settings->parts[part].text, di_text_vocabulary(settings->text), &gpt);
     if (!status)
         status = di_tape_create(&own, settings->base.dtype, &tape);
@@ -84,7 +84,7 @@ static di_status norm_of_part(const di_exec *exec, const di_comparison_settings 
 
 /* Norm with bias 0 over that with bias -ln(length). */
 static di_status norm_ratio(const di_exec *exec, const di_comparison_settings *settings, double *ratio) {
-    int64_t batch = settings->base.batch, length = settings->base.model.context;
+    int64_t batch = settings->base.batch, length = settings->base.model.gpt.context;
     size_t bytes = (size_t)(batch * length) * sizeof(int32_t);
     void *tokens = NULL, *targets = NULL;
     double norms[2] = {0};
@@ -118,7 +118,7 @@ static di_status judge(const di_exec *exec, const di_comparison *comparison, di_
         return status;
     /* Row sums at the start are n / (n + 1) with bias -ln n and n / 2 with bias 0; under a causal mask row i has i + 1
      * terms in both, and the ratio stays. */
-    double expected = 0.5 * (double)(comparison->settings.base.model.context + 1);
+    double expected = 0.5 * (double)(comparison->settings.base.model.gpt.context + 1);
     result->count = 0;
     result->measures[result->count++] = (di_measure){.name = "sigmoid - softmax",
                                                      .expected = "parity; 0.015 to 0.035 at three other seeds",

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* dropin compare attention: the parts of the slot side by side in the same small GPT. */
+/* dropin compare: the parts of a slot side by side in the same small model. */
 #include "cli/compare.h"
+#include "cli/compare_request.h"
 #include "cli/output.h"
 #include "cli/plot.h"
 #include "cli/training.h"
@@ -14,6 +15,7 @@ typedef struct compare_options {
     int64_t seed;
     di_text json, plot;
     bool curves, fresh;
+    di_text model, attention;
     di_training_options training; /* its lr and seed are those above */
 } compare_options;
 
@@ -38,6 +40,16 @@ static const di_option rows[] = {
      .value = "3e-3",
      .flags = DI_REPEAT,
      .help = "highest learning rates; with several, every part is trained at each and keeps its best"},
+    {.name = "model",
+     .type = DI_PART,
+     .offset = DI_FIELD(di_text, compare_options, model),
+     .value = "gpt",
+     .help = "for optimizers, what they train: gpt, or window with its options: window:context=16,hidden=256,layers=2"},
+    {.name = "attention",
+     .type = DI_PART,
+     .offset = DI_FIELD(di_text, compare_options, attention),
+     .value = "softmax",
+     .help = "for optimizers, the attention of the GPT that they train"},
     {.name = "json",
      .type = DI_TEXT,
      .offset = DI_FIELD(di_text, compare_options, json),
@@ -64,119 +76,26 @@ static const di_option_block blocks[] = {{di_training_rows, DI_FIELD(di_training
                                          {di_gpt_rows, DI_FIELD(gpt_options, compare_options, training.model)},
                                          {.rows = NULL}};
 
-enum { PARTS = 64, RATES = 32 };
-
-/* What is to be compared, read from the command line. */
-typedef struct compare_request {
-    di_comparison_part part[PARTS];
-    char text[PARTS][512];
-    int64_t parts, standard;
-    double rate[RATES];
-    int64_t rates;
-} compare_request;
-
-/* ---- reading -------------------------------------------------------------------------------------------------------
- */
-
-static di_status read_rates(const char *text, compare_request *request) {
-    for (const char *at = text;;) {
-        char *end;
-        double rate = strtod(at, &end);
-        if (end == at || (*end && *end != ',') || !(rate > 0) || isinf(rate))
-            return di_fail(DI_EINVAL, "compare: lr=%s; must be numbers above 0, separated by commas", text);
-        for (int64_t i = 0; i < request->rates; i++)
-            if (request->rate[i] == rate)
-                return di_fail(DI_EINVAL, "compare: lr=%s; %g is there twice", text, rate);
-        if (request->rates == RATES)
-            return di_fail(DI_ERANGE, "compare: lr=%s; at most %d rates", text, RATES);
-        request->rate[request->rates++] = rate;
-        if (!*end)
-            return DI_OK;
-        at = end + 1;
-    }
-}
-
-/* Adds a part by its record and its options' text, under its canonical name. */
-static di_status add_part(compare_request *request, const di_part *part, const char *given) {
-    _Alignas(16) unsigned char options[DI_OPTIONS_BYTES];
-    if (part->options_size > sizeof options)
-        return di_fail(DI_ERANGE, "compare: %s has %zu bytes of options; must be at most %d", part->name,
-                       part->options_size, DI_OPTIONS_BYTES);
-    if (request->parts == PARTS)
-        return di_fail(DI_ERANGE, "compare: more than %d parts", PARTS);
-    di_status status = di_options_parse(part, given, options);
-    char canonical[400];
-    if (!status)
-        status = di_options_print(part, options, false, canonical, sizeof canonical);
-    if (status)
-        return status;
-    char *text = request->text[request->parts];
-    snprintf(text, sizeof request->text[0], "%s%s%s", part->name, canonical[0] ? ":" : "", canonical);
-    for (int64_t i = 0; i < request->parts; i++)
-        if (strcmp(request->text[i], text) == 0)
-            return di_fail(DI_EINVAL, "compare: %s is given twice", text);
-    /* A record begins with its part. */
-    request->part[request->parts++] = (di_comparison_part){(const di_attention *)part, text};
-    return DI_OK;
-}
-
-static const di_part *standard_part(const di_cli *cli) {
-    for (int64_t i = 0; i < cli->parts_count; i++)
-        if (strcmp(cli->parts[i]->slot, "attention") == 0 && !cli->parts[i]->replaces)
-            return cli->parts[i];
-    return NULL;
-}
-
-static di_status read_parts(const di_cli *cli, int32_t words, char **word, compare_request *request) {
-    const di_part *found[PARTS] = {0};
-    const char *options[PARTS] = {0};
-    int64_t count = 0;
-    for (int32_t i = 1; i < words && count < PARTS; i++, count++) {
-        di_status status =
-            di_part_find(cli->parts, cli->parts_count, "attention", word[i], &found[count], &options[count]);
-        if (status)
-            return status;
-    }
-    for (int64_t i = 0; i < cli->parts_count && words == 1 && count < PARTS; i++)
-        if (strcmp(cli->parts[i]->slot, "attention") == 0)
-            found[count++] = cli->parts[i];
-    /* Differences are to the standard part: it is trained, too, where nobody named it. */
-    const di_part *standard = standard_part(cli);
-    bool named = false;
-    for (int64_t i = 0; i < count; i++)
-        named |= found[i] == standard;
-    di_status status = named ? DI_OK : add_part(request, standard, "");
-    for (int64_t i = 0; i < count && !status; i++)
-        status = add_part(request, found[i], options[i]);
-    while (!status && &request->part[request->standard].record->part != standard)
-        request->standard++; /* the first one, where it was named several times */
-    return status;
-}
-
-static di_status check_slot(const di_cli *cli, const char *slot) {
-    if (strcmp(slot, "attention") == 0)
-        return DI_OK;
-    for (int64_t i = 0; i < cli->parts_count; i++)
-        if (strcmp(cli->parts[i]->slot, slot) == 0)
-            return di_fail(DI_EUNSUPPORTED, "compare: the slot %s is not compared yet; attention is", slot);
-    static const char *const names[] = {"attention"};
-    const char *nearest = di_nearest(slot, names, 1);
-    return nearest ? di_fail(DI_ENAME, "compare: no slot \"%s\"; did you mean \"%s\"?", slot, nearest)
-                   : di_fail(DI_ENAME, "compare: no slot \"%s\"; the first word must be attention", slot);
-}
-
 static di_status read_request(di_cli *cli, const compare_options *options, int32_t words, char **word,
-                              compare_request *request) {
-    di_status status = check_slot(cli, word[0]);
+                              di_compare_request *request) {
+    di_training_options standard;
+    di_status status = di_options_defaults("compare", di_training_rows, &standard);
+    if (!status)
+        status = di_compare_read(cli, options->lr.value, words, word, request);
+    bool optimizers = !status && request->part[0].optimizer;
+    if (!status && optimizers && strcmp(options->training.optimizer.value, standard.optimizer.value) != 0)
+        status =
+            di_fail(DI_EINVAL, "compare: --optimizer does not go with the slot optimizer: name it after that word");
+    if (!status && !optimizers && strcmp(options->attention.value, "softmax") != 0)
+        status =
+            di_fail(DI_EINVAL, "compare: --attention does not go with the slot attention: name it after that word");
     if (!status && options->plot.value[0])
         status = di_plot_check("compare", options->plot.value);
     if (!status && options->plot.value[0])
         status = di_output_check("compare: --plot", options->plot.value);
     if (!status && options->json.value[0])
         status = di_output_check("compare: --json", options->json.value);
-    if (!status)
-        status = read_rates(options->lr.value, request);
-    return status ? status : read_parts(cli, words, word, request);
+    return status;
 }
 
 /* ---- results -------------------------------------------------------------------------------------------------------
@@ -215,11 +134,30 @@ static int show(di_cli *cli, const di_exec *exec, const compare_options *options
     return di_cli_flush(cli) ? code : DI_EXIT_FAILED;
 }
 
-static di_status compare(di_cli *cli, const compare_options *options, compare_request *request, di_exec *exec,
+/* The model, with the options of its text on top of those that have names of their own. */
+static di_status read_model(const compare_options *options, const di_compare_request *request,
+                            di_trainer_config *base) {
+    static const char *const may_change[] = {NULL};
+    di_status status = di_options_defaults("window", di_window_part.options, &base->model.window);
+    if (!status)
+        status = di_model_read(options->model.value, &base->kind, &base->model);
+    if (status || base->kind == &di_model_gpt)
+        return status ? status : di_gpt_part.check(&base->model.gpt);
+    const char *name = di_training_changed_model(&options->training, may_change);
+    if (name)
+        return di_fail(DI_EINVAL, "compare: --%s is an option of the GPT; the model is %s", name,
+                       base->kind->part->name);
+    if (request->part[0].record)
+        return di_fail(DI_EUNSUPPORTED, "compare: the model %s has no attention", base->kind->part->name);
+    return DI_OK;
+}
+
+static di_status compare(di_cli *cli, const compare_options *options, di_compare_request *request, di_exec *exec,
                          di_text_data **text, di_comparison *comparison) {
     di_status status = di_cli_exec(cli, options->training.threads, exec);
     if (!status)
         status = di_training_text(exec, &options->training, text);
+    bool optimizers = request->part[0].optimizer;
     di_comparison_settings settings = {.parts = request->part,
                                        .parts_count = request->parts,
                                        .rates = request->rate,
@@ -229,13 +167,17 @@ static di_status compare(di_cli *cli, const compare_options *options, compare_re
                                        .validation = options->training.validation,
                                        .text = *text};
     if (!status)
-        status = di_training_config(cli, &options->training, request->text[request->standard], &settings.base);
+        status = di_training_config(cli, &options->training,
+                                    optimizers ? options->attention.value : request->part[request->standard].text,
+                                    &settings.base);
+    if (!status)
+        status = read_model(options, request, &settings.base);
     return status ? status : di_compare_run(cli, exec, "compare", options->fresh, &settings, comparison);
 }
 
 static int run_compare(di_cli *cli, const void *given, int32_t words, char **word) {
     const compare_options *options = given;
-    compare_request *request = calloc(1, sizeof *request);
+    di_compare_request *request = calloc(1, sizeof *request);
     di_exec exec = {.size = sizeof exec};
     di_text_data *text = NULL;
     di_comparison comparison = {0};
@@ -259,19 +201,24 @@ static int run_compare(di_cli *cli, const void *given, int32_t words, char **wor
 
 const di_command di_command_compare = {
     .name = "compare",
-    .usage = "compare attention [PART[:OPTIONS]]... [--data PATH] [--seeds N] [--steps N] [--lr A,B,C] "
+    .usage = "compare attention|optimizer [PART[:OPTIONS]]... [--model MODEL[:OPTIONS]] [--data PATH] [--seeds N] "
+             "[--steps N] [--lr A,B,C] "
              "[--threads auto|N] [--json FILE] [--plot FILE.svg|png] [OPTION]...",
     .help = "train the parts of a slot side by side and show what each gives and costs",
     .details =
-        "Each part is trained in the same GPT, on the same batches, from the same initial weights, once a seed. "
-        "Without a PART every part of the slot is compared. Differences are to the standard part, which is trained "
-        "even where it is not named. Options of a part follow its name: sigmoid:bias=0.\n\n"
+        "Each part is trained in the same model, on the same batches, from the same initial weights, once a seed. "
+        "Without a PART every part of the slot attention is compared, and of the slot optimizer a few that stand for "
+        "the others (`dropin list optimizer` names all). Differences are to the standard part, which is trained "
+        "even where it is not named. Options of a part follow its name: sigmoid:bias=0. An optimizer with lr= has that "
+        "rate in place of --lr.\n\n"
         "Ctrl-C ends the comparison with a table of what is finished. The same command given again goes on from "
         "there; that works after a crash, too.\n\n"
         "Examples\n"
         "  dropin compare attention\n"
         "  dropin compare attention sigmoid sigmoid:bias=0 --data notes/ --seeds 3\n"
-        "  dropin compare attention --lr 1e-3,3e-3,1e-2 --json out.json --plot out.svg",
+        "  dropin compare attention --lr 1e-3,3e-3,1e-2 --json out.json --plot out.svg\n"
+        "  dropin compare optimizer adamw8bit adamw8bit:block=2048 --lr 1e-3,3e-3\n"
+        "  dropin compare optimizer adamw sgd:lr=0.3 --model window:context=16,layers=2 --batch 256",
     .options = rows,
     .options_size = sizeof(compare_options),
     .blocks = blocks,

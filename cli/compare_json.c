@@ -26,10 +26,13 @@ static cJSON *text_of(const di_text_data *text, di_symbols symbols) {
 }
 
 /* The options of the model by their rows, so that none is forgotten. */
-static cJSON *model_of(const gpt_options *model) {
+static cJSON *model_of(const di_trainer_config *base) {
+    const di_model *kind = base->kind ? base->kind : &di_model_gpt;
+    const char *options = di_model_own_options(kind, &base->model);
     cJSON *object = cJSON_CreateObject();
-    for (const di_option *row = di_gpt_part.options; row->name; row = di_option_after(row)) {
-        const char *at = (const char *)model + row->offset;
+    cJSON_AddStringToObject(object, "name", kind->part->name);
+    for (const di_option *row = kind->part->options; row->name; row = di_option_after(row)) {
+        const char *at = options + row->offset;
         if (row->type == DI_INT && *(const int64_t *)at == INT64_MIN)
             cJSON_AddStringToObject(object, row->name, "auto");
         else if (row->type == DI_INT)
@@ -55,16 +58,19 @@ static cJSON *settings_of(const di_comparison_settings *settings) {
     static const char *const decays[] = {"cosine", "linear", "none"};
     const di_trainer_config *base = &settings->base;
     cJSON *object = cJSON_CreateObject();
-    cJSON_AddItemToObject(object, "model", model_of(&base->model));
+    cJSON_AddItemToObject(object, "model", model_of(base));
     add_whole(object, "steps", base->schedule.steps);
     add_whole(object, "batch", base->batch);
     add_whole(object, "warmup", base->schedule.warmup);
     cJSON_AddStringToObject(object, "decay", decays[base->schedule.decay]);
     cJSON_AddNumberToObject(object, "floor", base->schedule.floor);
     cJSON_AddNumberToObject(object, "clip", base->clip);
-    cJSON_AddStringToObject(object, "optimizer", base->optimizer);
+    if (strcmp(di_comparison_slot(settings->parts), "optimizer") != 0)
+        cJSON_AddStringToObject(object, "optimizer", base->optimizer);
+    else if (base->attention)
+        cJSON_AddStringToObject(object, "attention", base->attention);
     cJSON_AddStringToObject(object, "dtype", di_dtype_name(base->dtype));
-    add_whole(object, "validation_batches", settings->validation);
+    add_whole(object, settings->every ? "validation_places" : "validation_batches", settings->validation);
     cJSON_AddItemToObject(object, "lr", cJSON_CreateDoubleArray(settings->rates, (int)settings->rates_count));
     cJSON *seeds = cJSON_AddArrayToObject(object, "seeds");
     for (int64_t i = 0; i < settings->seeds; i++)
@@ -75,6 +81,10 @@ static cJSON *settings_of(const di_comparison_settings *settings) {
 static void add_mean(cJSON *object, const char *mean_name, const char *error_name, di_sample_mean mean) {
     cJSON_AddNumberToObject(object, mean_name, mean.mean);
     cJSON_AddNumberToObject(object, error_name, mean.error);
+}
+
+static double rate_of(const di_comparison_settings *settings, int64_t part, int64_t rate) {
+    return settings->parts[part].lr > 0 ? settings->parts[part].lr : settings->rates[rate];
 }
 
 /* Every finished run of a part, with its curves. */
@@ -88,9 +98,11 @@ static cJSON *runs_of(const di_comparison *comparison, int64_t part) {
                 continue;
             cJSON *object = cJSON_CreateObject();
             add_whole(object, "seed", (int64_t)settings->first_seed + seed);
-            cJSON_AddNumberToObject(object, "lr", settings->rates[rate]);
+            cJSON_AddNumberToObject(object, "lr", rate_of(settings, part, rate));
             cJSON_AddNumberToObject(object, "loss", run->loss);
             cJSON_AddNumberToObject(object, "seconds_per_step", run->seconds_per_step);
+            cJSON_AddNumberToObject(object, "optimizer_seconds", run->optimizer_seconds);
+            add_whole(object, "state_bytes", run->state_bytes);
             cJSON_AddNumberToObject(object, "product_rate", run->product_rate);
             add_whole(object, "peak_bytes", run->peak_bytes);
             add_whole(object, "rss_bytes", run->rss_bytes);
@@ -109,9 +121,9 @@ static cJSON *row_of(const di_comparison *comparison, int64_t part, int64_t stan
     di_sample_mean loss = di_comparison_loss(comparison, part, best);
     di_comparison_cost cost = di_comparison_cost_of(comparison, part);
     cJSON *object = cJSON_CreateObject();
-    cJSON_AddStringToObject(object, "part", settings->parts[part].text);
+    cJSON_AddStringToObject(object, "part", di_comparison_label(&settings->parts[part]));
     add_whole(object, "seeds", loss.count);
-    cJSON_AddNumberToObject(object, "lr", settings->rates[best]);
+    cJSON_AddNumberToObject(object, "lr", rate_of(settings, part, best));
     add_mean(object, "loss_mean", "loss_stderr", loss);
     if (part == standard) {
         cJSON_AddNullToObject(object, "difference_mean");
@@ -120,7 +132,9 @@ static cJSON *row_of(const di_comparison *comparison, int64_t part, int64_t stan
         add_mean(object, "difference_mean", "difference_stderr", di_comparison_difference(comparison, part, standard));
     }
     cJSON_AddNumberToObject(object, "seconds_per_step", cost.seconds_per_step);
+    cJSON_AddNumberToObject(object, "optimizer_seconds", cost.optimizer_seconds);
     cJSON_AddNumberToObject(object, "tokens_per_second", cost.tokens_per_second);
+    add_whole(object, "state_bytes", cost.state_bytes);
     add_whole(object, "peak_bytes", cost.peak_bytes);
     add_whole(object, "rss_bytes", cost.rss_bytes);
     add_whole(object, "parameters", cost.parameters);
@@ -129,7 +143,7 @@ static cJSON *row_of(const di_comparison *comparison, int64_t part, int64_t stan
     cJSON *rates = cJSON_AddArrayToObject(object, "rates");
     for (int64_t rate = 0; rate < settings->rates_count; rate++) {
         cJSON *one = cJSON_CreateObject();
-        cJSON_AddNumberToObject(one, "lr", settings->rates[rate]);
+        cJSON_AddNumberToObject(one, "lr", rate_of(settings, part, rate));
         add_mean(one, "loss_mean", "loss_stderr", di_comparison_loss(comparison, part, rate));
         cJSON_AddItemToArray(rates, one);
     }
@@ -142,7 +156,7 @@ char *di_compare_json(const di_exec *exec, const di_comparison *comparison, int6
     cJSON *object = cJSON_CreateObject();
     add_whole(object, "version", JSON_VERSION);
     cJSON_AddStringToObject(object, "command", "compare");
-    cJSON_AddStringToObject(object, "slot", "attention");
+    cJSON_AddStringToObject(object, "slot", di_comparison_slot(settings->parts));
     cJSON_AddBoolToObject(object, "complete", comparison->finished == comparison->count);
     cJSON_AddStringToObject(object, "dropin", di_version());
     cJSON_AddStringToObject(object, "level", di_level_name(exec->level));
@@ -151,7 +165,7 @@ char *di_compare_json(const di_exec *exec, const di_comparison *comparison, int6
     cJSON_AddStringToObject(object, "unit", di_compare_unit(symbols));
     cJSON_AddItemToObject(object, "text", text_of(settings->text, symbols));
     cJSON_AddItemToObject(object, "settings", settings_of(settings));
-    cJSON_AddStringToObject(object, "standard", settings->parts[standard].text);
+    cJSON_AddStringToObject(object, "standard", di_comparison_label(&settings->parts[standard]));
     cJSON *rows = cJSON_AddArrayToObject(object, "rows");
     for (int64_t part = 0; part < settings->parts_count; part++)
         cJSON_AddItemToArray(rows, row_of(comparison, part, standard));

@@ -29,7 +29,7 @@ static void stepped(void *user, const di_comparison_run *run, int64_t step, doub
         di_progress_begin(&s->progress, s->cli, s->label, s->to_train * steps);
     s->began = true;
     char note[320];
-    snprintf(note, sizeof note, "%s seed %lld loss %.3f", s->settings->parts[run->part].text,
+    snprintf(note, sizeof note, "%s seed %lld loss %.3f", di_comparison_label(&s->settings->parts[run->part]),
              (long long)(s->settings->first_seed + (uint64_t)run->seed), loss);
     di_progress_update(&s->progress, s->trained * steps + step, note);
 }

@@ -41,12 +41,16 @@ static uint64_t hash_program(uint64_t hash) {
 static di_status hash_settings(const di_exec *exec, const di_comparison_settings *settings, uint64_t *key) {
     const di_trainer_config *base = &settings->base;
     char model[2048];
-    di_status status = di_options_print(&di_gpt_part, &base->model, true, model, sizeof model);
+    const di_model *kind = base->kind ? base->kind : &di_model_gpt;
+    di_status status =
+        di_options_print(kind->part, di_model_own_options(kind, &base->model), true, model, sizeof model);
     if (status)
         return status;
     uint64_t hash = hash_program(0xcbf29ce484222325u);
+    hash = hash_text(hash, kind->part->name);
     hash = hash_text(hash, model);
-    hash = hash_text(hash, base->optimizer);
+    hash = hash_text(hash, base->optimizer ? base->optimizer : "");
+    hash = hash_text(hash, base->attention ? base->attention : "");
     hash = hash_number(hash, base->schedule.floor);
     hash = hash_integer(hash, base->schedule.warmup);
     hash = hash_integer(hash, base->schedule.steps);
@@ -54,13 +58,19 @@ static di_status hash_settings(const di_exec *exec, const di_comparison_settings
     hash = hash_integer(hash, base->batch);
     hash = hash_number(hash, base->clip);
     hash = hash_integer(hash, base->dtype);
-    for (int64_t i = 0; i < settings->parts_count; i++)
-        hash = hash_text(hash, settings->parts[i].text);
+    for (int64_t i = 0; i < settings->parts_count; i++) {
+        const di_comparison_part *part = &settings->parts[i];
+        const char *const texts[] = {part->text, part->label, part->model, part->group.pattern, part->group.overrides};
+        for (size_t k = 0; k < sizeof texts / sizeof *texts; k++)
+            hash = hash_text(hash, texts[k] ? texts[k] : "");
+        hash = hash_number(hash, part->lr);
+    }
     for (int64_t i = 0; i < settings->rates_count; i++)
         hash = hash_number(hash, settings->rates[i]);
     hash = hash_integer(hash, (int64_t)settings->first_seed);
     hash = hash_integer(hash, settings->seeds);
     hash = hash_integer(hash, settings->validation);
+    hash = hash_integer(hash, settings->every);
     hash = hash_integer(hash, (int64_t)di_text_hash(settings->text));
     hash = hash_integer(hash, di_text_vocabulary(settings->text));
     hash = hash_integer(hash, di_text_count(settings->text, DI_TRAINING));
@@ -118,9 +128,11 @@ typedef struct field {
 static const field fields[] = {
     {"loss", offsetof(di_comparison_run, loss), false},
     {"seconds_per_step", offsetof(di_comparison_run, seconds_per_step), false},
+    {"optimizer_seconds", offsetof(di_comparison_run, optimizer_seconds), false},
     {"product_rate", offsetof(di_comparison_run, product_rate), false},
     {"step_flops", offsetof(di_comparison_run, step_flops), false},
     {"parameters", offsetof(di_comparison_run, parameters), true},
+    {"state_bytes", offsetof(di_comparison_run, state_bytes), true},
     {"peak_bytes", offsetof(di_comparison_run, peak_bytes), true},
     {"rss_bytes", offsetof(di_comparison_run, rss_bytes), true},
 };
@@ -148,7 +160,7 @@ static bool read_line(const di_journal *journal, const char *line, size_t bytes,
     bool good = version == JOURNAL_VERSION && cJSON_IsString(part);
     *run = (di_comparison_run){.part = -1, .rate = -1, .done = true};
     for (int32_t i = 0; good && i < settings->parts_count; i++)
-        if (strcmp(settings->parts[i].text, part->valuestring) == 0)
+        if (strcmp(di_comparison_label(&settings->parts[i]), part->valuestring) == 0)
             run->part = i;
     for (int32_t i = 0; good && i < settings->rates_count; i++)
         if (settings->rates[i] == lr)
@@ -177,7 +189,7 @@ static char *write_line(const di_journal *journal, const di_comparison_run *run)
     const di_comparison_settings *settings = journal->settings;
     cJSON *object = cJSON_CreateObject();
     cJSON_AddNumberToObject(object, "version", JOURNAL_VERSION);
-    cJSON_AddStringToObject(object, "part", settings->parts[run->part].text);
+    cJSON_AddStringToObject(object, "part", di_comparison_label(&settings->parts[run->part]));
     cJSON_AddNumberToObject(object, "seed", (double)(settings->first_seed + (uint64_t)run->seed));
     cJSON_AddNumberToObject(object, "lr", settings->rates[run->rate]);
     for (size_t i = 0; i < FIELDS; i++) {

@@ -61,7 +61,7 @@ static di_status make(di_cli *cli, const plan_options *options, plan *p) {
     p->peak = p->memory.current + p->cost.arena_bytes;
     if (p->peak < p->memory.peak)
         p->peak = p->memory.peak;
-    p->cache_tokens = options->tokens == INT64_MIN ? config.model.context : options->tokens;
+    p->cache_tokens = options->tokens == INT64_MIN ? config.model.gpt.context : options->tokens;
     if (!config.record->state_bytes) { /* a part that cannot decode step by step */
         p->cache_tokens = 0;
         return DI_OK;

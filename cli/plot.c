@@ -177,7 +177,7 @@ static void write_losses(FILE *script, const di_comparison *comparison, const ch
         if (drawn(comparison, part)) {
             fprintf(script, "%s$training%lld using 1:2 with lines lw 2 lc rgb '%s' title ", comma, (long long)part,
                     colours[part % COLOURS]);
-            write_quoted(script, comparison->settings.parts[part].text);
+            write_quoted(script, di_comparison_label(&comparison->settings.parts[part]));
             fprintf(script, ", $validation%lld using 1:2 with points pt 7 ps 0.7 lc rgb '%s' notitle", (long long)part,
                     colours[part % COLOURS]);
             comma = ", ";
@@ -188,7 +188,8 @@ static void write_losses(FILE *script, const di_comparison *comparison, const ch
 static void write_differences(FILE *script, const di_comparison *comparison, int64_t standard, const char *unit) {
     fputs("set title ", script);
     char title[512];
-    snprintf(title, sizeof title, "Validation loss minus that of %s%s", comparison->settings.parts[standard].text,
+    snprintf(title, sizeof title, "Validation loss minus that of %s%s",
+             di_comparison_label(&comparison->settings.parts[standard]),
              comparison->settings.seeds > 1 ? ", paired by seed (bars: standard error)" : "");
     write_quoted(script, title);
     fprintf(script,
@@ -292,7 +293,7 @@ di_status di_plot_terminal(di_cli *cli, const di_comparison *comparison, const c
     for (int64_t part = 0; part < comparison->settings.parts_count; part++)
         if (drawn(comparison, part)) {
             fprintf(script, "%s$training%lld using 1:2 with lines title ", comma, (long long)part);
-            write_quoted(script, comparison->settings.parts[part].text);
+            write_quoted(script, di_comparison_label(&comparison->settings.parts[part]));
             comma = ", ";
         }
     fputc('\n', script);

@@ -134,7 +134,7 @@ di_status di_training_config(const di_cli *cli, const di_training_options *optio
     if ((status = di_gpt_part.check(&options->model)) != DI_OK)
         return status;
     *config = (di_trainer_config){.size = sizeof *config,
-                                  .model = options->model,
+                                  .model = {.gpt = options->model},
                                   .record = (const di_attention *)part, /* a record begins with its part */
                                   .attention = attention,
                                   .optimizer = options->optimizer.value,
@@ -180,11 +180,17 @@ static const char *changed(const di_option *rows, const void *options, const voi
 
 const char *di_training_changed(const di_training_options *options, const char *const *except) {
     di_training_options defaults = {0};
-    if (di_options_defaults("train", di_training_rows, &defaults) != DI_OK ||
-        di_options_defaults("train", di_gpt_rows, &defaults.model) != DI_OK)
+    if (di_options_defaults("train", di_training_rows, &defaults) != DI_OK)
         return NULL;
     const char *name = changed(di_training_rows, options, &defaults, except);
-    return name ? name : changed(di_gpt_rows, &options->model, &defaults.model, except);
+    return name ? name : di_training_changed_model(options, except);
+}
+
+const char *di_training_changed_model(const di_training_options *options, const char *const *except) {
+    gpt_options defaults = {0};
+    return di_options_defaults("train", di_gpt_rows, &defaults) == DI_OK
+               ? changed(di_gpt_rows, &options->model, &defaults, except)
+               : NULL;
 }
 
 void di_training_describe(di_cli *cli, di_trainer *trainer, const di_text_data *text) {

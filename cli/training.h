@@ -37,6 +37,9 @@ DI_CHECKED di_status di_training_config(const di_cli *cli, const di_training_opt
  * is not its default and that is not in `except` (NULL-ended), or NULL: what a command cannot follow, it refuses. */
 const char *di_training_changed(const di_training_options *options, const char *const *except);
 
+/* The same among the rows of the model alone. */
+const char *di_training_changed_model(const di_training_options *options, const char *const *except);
+
 /* One line: "gpt: 2 layers, width 64, 4 heads, context 128, 106k parameters; sigmoid; built-in text …". */
 void di_training_describe(di_cli *cli, di_trainer *trainer, const di_text_data *text);
 

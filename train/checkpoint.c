@@ -139,7 +139,7 @@ static di_status write_file(di_trainer *trainer, const char *path, char *vocabul
     if (!status)
         status = di_part_text(algorithm, colon ? colon + 1 : NULL, true, optimizer);
     if (!status)
-        status = di_options_print(&di_gpt_part, &config->model, true, model, sizeof model);
+        status = di_options_print(&di_gpt_part, &config->model.gpt, true, model, sizeof model);
     if (!status)
         status = di_options_print(&run_part, &options, true, run, sizeof run);
     if (!status)
@@ -163,7 +163,7 @@ static di_status write_file(di_trainer *trainer, const char *path, char *vocabul
                                   {"text.vocabulary", vocabulary}};
     tensor_list list = {0};
     if (!status)
-        status = make_list(&trainer->exec, trainer->gpt, trainer->optimizer, &list);
+        status = make_list(&trainer->exec, trainer->model, trainer->optimizer, &list);
     if (!status)
         status = di_safetensors_write(&trainer->exec, path, list.tensors, list.count, pairs, PAIRS);
     release_list(&trainer->exec, &list);
@@ -173,6 +173,10 @@ static di_status write_file(di_trainer *trainer, const char *path, char *vocabul
 di_status di_trainer_save(di_trainer *trainer, const char *path) {
     if (!trainer || !path)
         return di_fail(DI_EINVAL, "checkpoint: trainer and path must not be NULL");
+    if (trainer->kind != &di_model_gpt || trainer->config.group.pattern)
+        return di_fail(DI_EUNSUPPORTED, "checkpoint: %s%s is not kept in a checkpoint",
+                       trainer->kind != &di_model_gpt ? "the model " : "a run with a group of parameters",
+                       trainer->kind != &di_model_gpt ? trainer->kind->part->name : "");
     size_t bytes = (size_t)di_text_vocabulary_bytes(trainer->text);
     void *vocabulary = NULL;
     di_status status = di_allocate(&trainer->exec, bytes, "checkpoint's vocabulary", &vocabulary);
@@ -193,6 +197,7 @@ typedef struct checkpoint {
     gpt_options model;
     run_options run;
     const di_attention *record;
+    const di_optimizer *optimizer_record; /* of the caller; NULL: the library's list has it */
     const char *attention, *optimizer, *vocabulary;
     di_symbols symbols;
     uint64_t seed, hash;
@@ -303,6 +308,12 @@ static di_status open_checkpoint(const di_exec *exec, const char *path, const di
         status = read_numbers(c);
     if (status)
         return status;
+    for (int64_t i = 0; i < count; i++) {
+        size_t length = strlen(records[i]->name);
+        if (strcmp(records[i]->slot, "optimizer") == 0 && strncmp(c->optimizer, records[i]->name, length) == 0 &&
+            (c->optimizer[length] == ':' || !c->optimizer[length]))
+            c->optimizer_record = (const di_optimizer *)records[i]; /* a record begins with its part */
+    }
     status = di_attention_find(exec, records, count, c->attention, &c->record, &options);
     return status ? in_file(c, "attention", status, status) : DI_OK;
 }
@@ -384,9 +395,10 @@ static di_status check_text(const checkpoint *c, const di_exec *exec, const di_t
 
 static di_status resume(const di_exec *exec, const checkpoint *c, const di_text_data *text, di_trainer **result) {
     di_trainer_config config = {.size = sizeof config,
-                                .model = c->model,
+                                .model = {.gpt = c->model},
                                 .record = c->record,
                                 .attention = c->attention,
+                                .optimizer_record = c->optimizer_record,
                                 .optimizer = c->optimizer,
                                 .schedule = {.peak = c->run.peak,
                                              .floor = c->run.floor,
@@ -405,7 +417,7 @@ static di_status resume(const di_exec *exec, const checkpoint *c, const di_text_
     if (status)
         return in_file(c, "of the run", status, DI_EFORMAT);
     tensor_list list = {0};
-    status = make_list(exec, trainer->gpt, trainer->optimizer, &list);
+    status = make_list(exec, trainer->model, trainer->optimizer, &list);
     if (!status)
         status = read_tensors(c, &list, NULL);
     if (!status)

@@ -65,13 +65,26 @@ static double median(double *values, int64_t count) {
     return count % 2 ? values[count / 2] : 0.5 * (values[count / 2 - 1] + values[count / 2]);
 }
 
-static di_trainer_config config_of(const di_comparison_settings *settings, const di_comparison_run *run) {
-    di_trainer_config config = settings->base;
-    config.record = settings->parts[run->part].record;
-    config.attention = settings->parts[run->part].text;
-    config.schedule.peak = settings->rates[run->rate];
-    config.seed = settings->first_seed + (uint64_t)run->seed;
-    return config;
+const char *di_comparison_label(const di_comparison_part *part) { return part->label ? part->label : part->text; }
+
+const char *di_comparison_slot(const di_comparison_part *part) { return part->record ? "attention" : "optimizer"; }
+
+static di_status config_of(const di_comparison_settings *settings, const di_comparison_run *run,
+                           di_trainer_config *config) {
+    const di_comparison_part *part = &settings->parts[run->part];
+    *config = settings->base;
+    if (part->record) {
+        config->record = part->record;
+        config->attention = part->text;
+    } else {
+        config->optimizer_record = part->optimizer;
+        config->optimizer = part->text;
+    }
+    config->group = part->group;
+    config->schedule.peak = part->lr > 0 ? part->lr : settings->rates[run->rate];
+    config->seed = settings->first_seed + (uint64_t)run->seed;
+    const di_model *kind = config->kind ? config->kind : &di_model_gpt;
+    return part->model ? di_options_change(kind->part, part->model, (char *)&config->model + kind->offset) : DI_OK;
 }
 
 /* Steps of which the time is kept: the last ones of a long run. */
@@ -79,6 +92,7 @@ enum { TIMES = 4096 };
 
 static di_status train_steps(const di_exec *exec, const di_comparison_settings *settings, const di_memory *memory,
                              di_trainer *trainer, double *times, di_comparison_run *run) {
+    double *updates = times + TIMES;
     int64_t steps = settings->base.schedule.steps;
     int64_t points = steps < DI_COMPARISON_TRAINING_POINTS ? steps : DI_COMPARISON_TRAINING_POINTS;
     int64_t way = steps < DI_COMPARISON_VALIDATION_POINTS ? steps : DI_COMPARISON_VALIDATION_POINTS;
@@ -92,8 +106,10 @@ static di_status train_steps(const di_exec *exec, const di_comparison_settings *
         di_status status = di_trainer_step(trainer, &report);
         if (status)
             return status;
-        if (step > 1 || steps == 1) /* the first one also makes the tape's plan */
+        if (step > 1 || steps == 1) { /* the first one also makes the tape's plan */
+            updates[timed % TIMES] = report.optimizer_seconds;
             times[timed++ % TIMES] = report.seconds;
+        }
         sum += report.loss;
         in_sum++;
         if (step * points / steps > (step - 1) * points / steps) {
@@ -111,7 +127,10 @@ static di_status train_steps(const di_exec *exec, const di_comparison_settings *
         if (step * way / steps > (step - 1) * way / steps) {
             bool last = step == steps;
             double loss;
-            status = di_trainer_evaluate(trainer, seed, last ? settings->validation : WAY_BATCHES, &loss);
+            if (last && settings->every)
+                status = di_trainer_evaluate_places(trainer, settings->every, settings->validation, &loss);
+            else
+                status = di_trainer_evaluate(trainer, seed, last ? settings->validation : WAY_BATCHES, &loss);
             if (status)
                 return status;
             run->validation[run->validation_points++] = loss;
@@ -119,6 +138,7 @@ static di_status train_steps(const di_exec *exec, const di_comparison_settings *
         }
     }
     run->seconds_per_step = median(times, timed < TIMES ? timed : TIMES);
+    run->optimizer_seconds = median(updates, timed < TIMES ? timed : TIMES);
     return DI_OK;
 }
 
@@ -130,15 +150,16 @@ static di_status train_run(const di_exec *exec, const di_comparison_settings *se
         return status;
     di_exec own = *exec;
     own.allocator = &memory.allocator;
-    di_trainer_config config = config_of(settings, run);
+    di_trainer_config config;
     di_trainer *trainer = NULL;
-    status = di_trainer_create(&own, &config, settings->text, &trainer);
+    status = config_of(settings, run, &config);
+    if (!status)
+        status = di_trainer_create(&own, &config, settings->text, &trainer);
     if (!status) {
         di_tape_cost cost = {.size = sizeof cost};
-        int64_t optimizer_bytes;
-        status = di_trainer_cost(trainer, &cost, &optimizer_bytes);
+        status = di_trainer_cost(trainer, &cost, &run->state_bytes);
         run->step_flops = cost.forward_flops + cost.backward_flops;
-        run->parameters = di_parameters_elements(di_gpt_parameters(di_trainer_model(trainer)), true);
+        run->parameters = di_parameters_elements(di_trainer_parameters(trainer), true);
     }
     if (!status)
         status = train_steps(exec, settings, &memory, trainer, times, run);
@@ -162,9 +183,11 @@ const di_comparison_run *di_comparison_at(const di_comparison *comparison, int64
 static di_status build_each_part(const di_exec *exec, const di_comparison_settings *settings) {
     for (int32_t part = 0; part < settings->parts_count; part++) {
         di_comparison_run run = {.part = part};
-        di_trainer_config config = config_of(settings, &run);
+        di_trainer_config config;
         di_trainer *trainer = NULL;
-        di_status status = di_trainer_create(exec, &config, settings->text, &trainer);
+        di_status status = config_of(settings, &run, &config);
+        if (!status)
+            status = di_trainer_create(exec, &config, settings->text, &trainer);
         di_trainer_destroy(trainer);
         if (status)
             return status;
@@ -192,7 +215,7 @@ di_status di_comparison_train(const di_exec *exec, const di_comparison_settings 
     memset(runs, 0, (size_t)count * sizeof(di_comparison_run));
     comparison->runs = runs;
     comparison->count = count;
-    status = di_allocate(exec, TIMES * sizeof(double), "the times of the steps", &times);
+    status = di_allocate(exec, 2 * TIMES * sizeof(double), "the times of the steps", &times);
     for (int64_t i = 0; i < count; i++) {
         di_comparison_run *run = &comparison->runs[i];
         run->part = (int32_t)(i % settings->parts_count);
@@ -213,7 +236,7 @@ di_status di_comparison_train(const di_exec *exec, const di_comparison_settings 
     }
     for (int64_t i = 0; i < count; i++)
         comparison->finished += comparison->runs[i].done;
-    di_release(exec, times, times ? TIMES * sizeof(double) : 0);
+    di_release(exec, times, times ? 2 * TIMES * sizeof(double) : 0);
     return status;
 }
 
@@ -287,6 +310,8 @@ static double middle(const di_comparison *comparison, int64_t part, double (*num
 }
 
 static double time_of(const di_comparison_run *run) { return run->seconds_per_step; }
+static double update_of(const di_comparison_run *run) { return run->optimizer_seconds; }
+static double state_of(const di_comparison_run *run) { return (double)run->state_bytes; }
 static double flops_of(const di_comparison_run *run) { return run->step_flops; }
 static double peak_of(const di_comparison_run *run) { return (double)run->peak_bytes; }
 static double rss_of(const di_comparison_run *run) { return (double)run->rss_bytes; }
@@ -301,12 +326,19 @@ double di_comparison_product_rate(const di_comparison *comparison) {
     return best;
 }
 
+int64_t di_comparison_step_tokens(const di_comparison_settings *settings) {
+    const di_model *kind = settings->base.kind ? settings->base.kind : &di_model_gpt;
+    int64_t a_row = kind->last ? 1 : kind->context(di_model_own_options(kind, &settings->base.model));
+    return settings->base.batch * a_row;
+}
+
 di_comparison_cost di_comparison_cost_of(const di_comparison *comparison, int64_t part) {
-    const di_trainer_config *base = &comparison->settings.base;
-    double tokens = (double)base->batch * (double)base->model.context;
+    double tokens = (double)di_comparison_step_tokens(&comparison->settings);
     if (di_comparison_loss(comparison, part, di_comparison_best_rate(comparison, part)).count == 0)
-        return (di_comparison_cost){NAN, NAN, NAN, NAN, 0, 0, 0};
+        return (di_comparison_cost){NAN, NAN, NAN, NAN, NAN, 0, 0, 0, 0};
     di_comparison_cost cost = {.seconds_per_step = middle(comparison, part, time_of),
+                               .optimizer_seconds = middle(comparison, part, update_of),
+                               .state_bytes = (int64_t)middle(comparison, part, state_of),
                                .flops_per_token = middle(comparison, part, flops_of) / tokens,
                                .parameters = (int64_t)middle(comparison, part, parameters_of),
                                .peak_bytes = (int64_t)middle(comparison, part, peak_of),

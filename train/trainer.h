@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Training a GPT: one object that steps, evaluates, saves and resumes. A step is a pure function of the state and the
- * step number, so a run that was killed and resumed gives the bytes of the run that was not. */
+/* Training a language model: one object that steps, evaluates, saves and resumes. A step is a pure function of the
+ * state and the step number, so a run that was killed and resumed gives the bytes of the run that was not. */
 #ifndef DI_TRAIN_TRAINER_H
 #define DI_TRAIN_TRAINER_H
 
-#include "models/gpt.h"
+#include "models/model.h"
 #include "train/text.h"
 #include <dropin/optimizer.h>
 
@@ -18,12 +18,22 @@ typedef struct di_schedule {
 } di_schedule;
 double di_schedule_lr(const di_schedule *schedule, int64_t step);
 
+/* Parameters whose names fit the pattern ("hidden.*.weight", as a shell takes it) are a group of the optimizer's with
+ * these options on top ("projector=[galore:rank=32]"). An lr among them, over the optimizer's own, multiplies the
+ * schedule's. Both NULL: no group. */
+typedef struct di_trainer_group {
+    const char *pattern, *overrides;
+} di_trainer_group;
+
 typedef struct di_trainer_config {
     size_t size;
-    gpt_options model;
-    const di_attention *record; /* NULL: from the library's list */
-    const char *attention;      /* "sigmoid:bias=auto" */
-    const char *optimizer;      /* "adamw:beta2=0.95,weight_decay=0" */
+    const di_model *kind; /* NULL: the GPT */
+    di_model_options model;
+    const di_attention *record;           /* NULL: from the library's list */
+    const char *attention;                /* "sigmoid:bias=auto"; unused by a model without attention */
+    const di_optimizer *optimizer_record; /* NULL: from the library's list */
+    const char *optimizer;                /* "adamw:beta2=0.95,weight_decay=0", "adamw8bit" */
+    di_trainer_group group;
     di_schedule schedule;
     int64_t batch;
     double clip;   /* global norm; 0: none */
@@ -35,13 +45,15 @@ typedef struct di_trainer_report {
     size_t size;
     int64_t step; /* steps done, this one included */
     double loss, lr, grad_norm;
-    double seconds; /* of this step */
+    double seconds;           /* of this step */
+    double optimizer_seconds; /* of the optimizer's part of it, norm and clipping included */
     bool finite;
 } di_trainer_report;
 
 typedef struct di_trainer di_trainer;
 /* `text` must outlive the trainer. Refuses by name a text whose training or validation part is shorter than the context
- * and its target. */
+ * and its target. Parameters flagged DI_PARAMETER_STATE_32 are a group with bits=32, where the optimizer has that
+ * option. */
 DI_CHECKED di_status di_trainer_create(const di_exec *exec, const di_trainer_config *config, const di_text_data *text,
                                        di_trainer **trainer);
 void di_trainer_destroy(di_trainer *trainer);
@@ -52,7 +64,11 @@ DI_CHECKED di_status di_trainer_step(di_trainer *trainer, di_trainer_report *rep
 /* Mean over `batches` validation batches drawn from (seed, number): nats a symbol. Dropout is off; it runs on the
  * memory of the training step. */
 DI_CHECKED di_status di_trainer_evaluate(di_trainer *trainer, uint64_t seed, int64_t batches, double *loss);
-di_gpt *di_trainer_model(di_trainer *trainer);
+/* Mean over every `every`-th place of the validation part, at most `most` places from its first one on: nats a symbol.
+ * For models that foretell one symbol. */
+DI_CHECKED di_status di_trainer_evaluate_places(di_trainer *trainer, int64_t every, int64_t most, double *loss);
+di_gpt *di_trainer_model(di_trainer *trainer); /* NULL: another model */
+di_parameters *di_trainer_parameters(di_trainer *trainer);
 int64_t di_trainer_steps(const di_trainer *trainer); /* done */
 /* What it was created with, or what its checkpoint says; texts belong to the trainer. */
 const di_trainer_config *di_trainer_settings(const di_trainer *trainer);
@@ -73,9 +89,10 @@ DI_CHECKED di_status di_trainer_cost(di_trainer *trainer, di_tape_cost *cost, in
  * before the held-out tail; text.vocabulary: the symbols in order of their ids
  *
  * Numbers are the shortest decimals that read back to the same bits. */
+/* DI_EUNSUPPORTED for another model than the GPT, and for a run with a group. */
 DI_CHECKED di_status di_trainer_save(di_trainer *trainer, const char *path);
 /* Goes on where the file stopped; config comes from the file. `records`: parts of the caller's own that its attention
- * may name (NULL: none). A text with another hash is refused, naming both. */
+ * or optimizer may name (NULL: none). A text with another hash is refused, naming both. */
 DI_CHECKED di_status di_trainer_resume(const di_exec *exec, const char *path, const di_part *const *records,
                                        int64_t count, const di_text_data *text, di_trainer **trainer);
 /* Only the model and its vocabulary, for eval and generate: the caller owns both. */

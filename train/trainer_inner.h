@@ -5,7 +5,7 @@
 
 #include "train/trainer.h"
 
-enum { DI_PART_TEXT = 1024 };
+enum { DI_PART_TEXT = 2048 };
 
 struct di_trainer {
     di_exec exec;
@@ -13,12 +13,15 @@ struct di_trainer {
     char attention[DI_PART_TEXT]; /* canonical: "sigmoid:bias=0" */
     char optimizer_text[DI_PART_TEXT];
     const di_text_data *text;
-    di_gpt *gpt;
+    const di_model *kind;
+    void *model;
     di_optimizer_instance *optimizer;
     di_tape *tape;
     di_var loss;
-    int32_t *tokens, *targets; /* [batch, context], what the tape reads */
-    int64_t steps;             /* done */
+    int64_t context;
+    int32_t *tokens,
+        *targets;  /* [batch, context], what the tape reads; of targets the first [batch] for `last` models */
+    int64_t steps; /* done */
 };
 
 /* "name:options" of a part in canonical form: the options that differ from their default, or `all`. */

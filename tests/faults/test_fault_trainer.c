@@ -164,7 +164,7 @@ static void wait_a_little(double seconds) {
 static void killed_runs_end_like_the_one_left_alone(void **state) {
     (void)state;
     di_trainer_config config = small_config();
-    config.model.dropout = 0.1;
+    config.model.gpt.dropout = 0.1;
     di_trainer *alone = create(&base, &config);
     step_to(alone, LENGTH);
     check(di_trainer_save(alone, path_of("alone")));

@@ -71,7 +71,7 @@ static inline di_trainer_config small_config(void) {
                                 .clip = 1.0,
                                 .seed = 7,
                                 .dtype = DI_F32};
-    check(di_options_parse(&di_gpt_part, "layers=1,width=16,heads=2,context=12", &config.model));
+    check(di_options_parse(&di_gpt_part, "layers=1,width=16,heads=2,context=12", &config.model.gpt));
     return config;
 }
 

@@ -38,7 +38,7 @@ static void bits_do_not_depend_on_threads(void **state) {
     static const char *const names[] = {"one", "two", "seven"};
     di_trainer_config config = small_config();
     check(di_options_parse(&di_gpt_part, "layers=2,width=24,heads=4,kv_heads=2,context=48,dropout=0.1,qk_norm",
-                           &config.model));
+                           &config.model.gpt));
     config.batch = 8;
     for (int i = 0; i < 3; i++) {
         di_exec exec = base;
@@ -58,7 +58,7 @@ static void resuming_gives_the_bytes_of_the_straight_run(void **state) {
         di_trainer_config config = small_config();
         config.dtype = dtype;
         config.seed = 18446744073709551615u;
-        config.model.dropout = 0.1;
+        config.model.gpt.dropout = 0.1;
         di_trainer *straight = create(&base, &config), *cut = create(&base, &config);
         double loss;
         step_to(cut, 10);
@@ -127,7 +127,7 @@ static int64_t bookkeeping(const char *model, int64_t steps, int64_t *peak) {
     di_exec exec = base;
     exec.allocator = &memory.allocator;
     di_trainer_config config = small_config();
-    check(di_options_parse(&di_gpt_part, model, &config.model));
+    check(di_options_parse(&di_gpt_part, model, &config.model.gpt));
     di_trainer *trainer = create(&exec, &config);
     di_tape_cost cost = {.size = sizeof cost};
     int64_t optimizer_bytes = 0, at_ten = 0;
@@ -139,7 +139,7 @@ static int64_t bookkeeping(const char *model, int64_t steps, int64_t *peak) {
     }
     assert_int_equal(memory.peak, at_ten); /* flat */
     int64_t planned = cost.arena_bytes + cost.parameter_bytes + cost.gradient_bytes + optimizer_bytes +
-                      2 * config.batch * config.model.context * 4;
+                      2 * config.batch * config.model.gpt.context * 4;
     *peak = memory.peak;
     di_trainer_destroy(trainer);
     assert_int_equal(memory.current, 0);
@@ -235,10 +235,10 @@ static void bad_configurations_are_named(void **state) {
     config.schedule.decay = (di_decay)3;
     refused(di_trainer_create(&base, &config, small_text, &trainer), DI_ERANGE, "decay=3", "linear");
     config = good;
-    config.model.context = 60; /* 540 symbols train, 60 validate */
+    config.model.gpt.context = 60; /* 540 symbols train, 60 validate */
     refused(di_trainer_create(&base, &config, small_text, &trainer), DI_ERANGE, path_of("text"),
             "60 symbols for validation; a context of 60");
-    config.model.context = 540;
+    config.model.gpt.context = 540;
     refused(di_trainer_create(&base, &config, small_text, &trainer), DI_ERANGE, path_of("text"),
             "540 symbols for training; a context of 540");
     config = good;

@@ -384,7 +384,7 @@ def _camel(name):
 
 
 def _classes():
-    """{class name: class} of the slot's list and of its usual names."""
+    """{name on the command line: class} of the slot's list and of its usual names."""
     count, made, parts = ffi.new("int64_t *"), {}, {}
     records = lib.di_optimizer_list(count)
     for i in range(count[0]):
@@ -392,15 +392,28 @@ def _classes():
         name = ffi.string(part.name).decode()
         parts[name] = part
         python = ffi.string(part.python).decode() if part.python else _camel(name)
-        made[python] = _make(python, part, "", ffi.string(part.help).decode())
+        made[name] = _make(python, part, "", ffi.string(part.help).decode())
     aliases = lib.di_optimizer_aliases(count)
     for i in range(count[0]):
         name, _, text = ffi.string(aliases[i].text).decode().partition(":")
         python = ffi.string(aliases[i].python).decode()
-        made[python] = _make(python, parts[name], text, ffi.string(aliases[i].help).decode())
+        made[ffi.string(aliases[i].name).decode()] = _make(python, parts[name], text, ffi.string(aliases[i].help).decode())
     return made
 
 
-_made = _classes()
+NAMES = _classes()
+_made = {made.__name__: made for made in NAMES.values()}
 globals().update(_made)
 __all__ = ["Optimizer", "StableEmbedding", *_made]
+
+
+def named(text):
+    """The class and the keywords of a text: "AdamW8bit", "adamw8bit", "adamw:bits=8,block=64"."""
+    name, _, options = text.partition(":")
+    made = _made.get(name) or NAMES.get(name)
+    if made is None:
+        names = [*NAMES, *_made]
+        meant = _rows.nearest(name, names)
+        raise ValueError(f"optimizer: unknown name {name!r}" + (f"; did you mean {meant!r}?" if meant else f" ({', '.join(NAMES)})"))
+    given = _rows.read(made.part, ",".join(part for part in (made.text, options) if part))
+    return made, {option.name: option.default for option, own in zip(given, made.options) if option.default != own.default}

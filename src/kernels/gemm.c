@@ -168,6 +168,8 @@ di_status di_gemm_stream(const di_exec *exec, const di_product *p) {
     if (p->m > DI_STREAM_ROWS || p->a_transposed)
         return di_fail(DI_ERANGE, "gemm_stream: m=%lld%s; at most %d rows, not transposed", (long long)p->m,
                        p->a_transposed ? ", transposed" : "", DI_STREAM_ROWS);
+    if (p->shrink != 0)
+        return di_fail(DI_EUNSUPPORTED, "gemm_stream: shrink=%g; must be 0", p->shrink);
     if (p->m == 0 || p->n == 0)
         return DI_OK;
     stream_job x = {p, di_stream_of(p->dtype, exec->level), stream_columns(p)};

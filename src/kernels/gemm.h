@@ -6,8 +6,9 @@
 
 #include <dropin/tensor.h>
 
-/* C[m, n] = op(A)[m, k] op(B)[k, n] (+ bias[n]) (+ residual[m, n]) (+ C where add). Row-major; ld = elements from row
- * to row of the matrix as stored. k = 0 is legal (the sum is 0). C overlaps no input, except residual == C. */
+/* C[m, n] = op(A)[m, k] op(B)[k, n] (+ bias[n]) (+ residual[m, n]) (+ (1 - shrink) C where add). Row-major; ld =
+ * elements from row to row of the matrix as stored. k = 0 is legal (the sum is 0). C overlaps no input, except residual
+ * == C. */
 typedef struct di_product {
     di_dtype dtype; /* DI_F32 or DI_F64 */
     int64_t m, n, k;
@@ -22,6 +23,7 @@ typedef struct di_product {
     const void *bias;     /* NULL: none */
     const void *residual; /* rows ldc apart; NULL: none */
     bool add;
+    double shrink; /* weight decay of a projected update; 0 leaves C as it is. di_gemm alone */
 } di_product;
 
 /* Bytes of exec->work that the call needs (packed pieces of B and, where A is transposed, of A), for these m, n, k,

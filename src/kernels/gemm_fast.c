@@ -49,6 +49,7 @@ static inline void put(const block *x, int64_t i, const di_vec sum[2]) {
     const DI_REAL *bias = x->first && p->bias ? (const DI_REAL *)p->bias + x->j : NULL;
     const DI_REAL *residual = x->first && p->residual ? (const DI_REAL *)p->residual + i * p->ldc + x->j : NULL;
     bool add = !x->first || p->add;
+    const DI_REAL keep = x->first ? (DI_REAL)(1 - p->shrink) : 1; /* times 1 changes no bit */
     if (x->width == PANEL) {
         for (int v = 0; v < 2; v++) {
             di_vec s = sum[v];
@@ -57,7 +58,7 @@ static inline void put(const block *x, int64_t i, const di_vec sum[2]) {
             if (residual)
                 s += *(const di_vec_anywhere *)(residual + v * DI_LANES);
             if (add)
-                s += *(const di_vec_anywhere *)(c + v * DI_LANES);
+                s += keep * *(const di_vec_anywhere *)(c + v * DI_LANES);
             *(di_vec_anywhere *)(c + v * DI_LANES) = s;
         }
         return;
@@ -68,7 +69,7 @@ static inline void put(const block *x, int64_t i, const di_vec sum[2]) {
             s += bias[j];
         if (residual)
             s += residual[j];
-        c[j] = add ? s + c[j] : s;
+        c[j] = add ? s + keep * c[j] : s;
     }
 }
 

@@ -2,7 +2,7 @@
 /* The product by its definition. */
 #include "kernels/gemm_tables.h"
 
-/* C_ij = Σ_l op(A)_il op(B)_lj + bias_j + residual_ij + C_ij */
+/* C_ij = Σ_l op(A)_il op(B)_lj + bias_j + residual_ij + (1 - shrink) C_ij */
 static void rows(const di_product *p, int64_t first, int64_t count) {
     const DI_REAL *a = p->a, *b = p->b, *bias = p->bias, *residual = p->residual;
     DI_REAL *c = p->c;
@@ -18,7 +18,7 @@ static void rows(const di_product *p, int64_t first, int64_t count) {
             if (residual)
                 sum += (double)residual[i * p->ldc + j];
             if (p->add)
-                sum += (double)c[i * p->ldc + j];
+                sum += (1 - p->shrink) * (double)c[i * p->ldc + j];
             c[i * p->ldc + j] = (DI_REAL)sum;
         }
 }

@@ -44,7 +44,7 @@ typedef struct di_projector_options {
     int32_t backward; /* 0 dense, 1 projected */
     /* natural_galore */
     int64_t history; /* 0: no transform */
-    int32_t damping_mode, history_on_refresh, history_bits;
+    int32_t damping_mode, history_on_refresh;
     double damping;
 } di_projector_options;
 
@@ -69,10 +69,6 @@ DI_CHECKED di_status di_projection_check(const char *text);
  * gap, last_refresh and what the options add. At most DI_PROJECTION_TENSORS. All begin at zero. */
 enum { DI_PROJECTION_TENSORS = 13 };
 DI_CHECKED di_status di_projection_state(const di_projection *projection, di_state_tensor *tensors, int32_t *count);
-/* After a checkpoint was read into them: DI_EFORMAT where a counter or a basis is none that could have been saved. */
-DI_CHECKED di_status di_projection_loaded(const di_projection *projection, const di_state_tensor *state,
-                                          const char *name);
-
 /* Bytes of exec->work for every call below; -1 where they pass 2^62. They hold the rotation from `down` to `turn`: the
  * pipeline's own scratch lies behind them. */
 int64_t di_projection_work(const di_exec *exec, const di_projection *projection);
@@ -94,6 +90,7 @@ typedef struct di_projected {
 
 /* Does step number `step` (from 1) need the dense gradient? */
 bool di_projection_due(const di_projection *projection, const di_state_tensor *state, int64_t step);
+/* DI_EFORMAT where a counter in the state is none that a step could have left (a bad checkpoint). */
 DI_CHECKED di_status di_projection_down(const di_exec *exec, di_projected *step);
 /* After a refresh, on every running mean of the rule, decoded [rows, columns]: keeps, zeroes or rotates it by the
  * options. `squared`: a mean of squares (rotated by the squares of the rotation). */

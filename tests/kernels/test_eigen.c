@@ -8,7 +8,7 @@
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
-/* after the above */
+
 #include <cmocka.h>
 
 enum { MOST = 160 };

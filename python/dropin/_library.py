@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Finds the shared library, reads its declarations, turns statuses into exceptions.
 
-$DROPIN_LIBRARY names the library; otherwise it lies in the package (lib/, as the wheel has it), or in the build folder of the
-package's checkout, or where `make install` puts it. Its declarations (dropin.cdef) lie beside it or in PREFIX/share/dropin. What does
-not fit together is one sentence in an ImportError, with the path and the reason.
+$DROPIN_LIBRARY names the library; otherwise it lies in the package (lib/, as the wheel has it), or in the build folder of
+the package's checkout, or where `make install` puts it. Its declarations (dropin.cdef) lie beside it or in PREFIX/share/dropin.
+What does not fit together is one sentence in an ImportError, with the path and the reason.
 """
 import importlib.util
 import os
@@ -44,7 +44,8 @@ def _find():
         return inside
     tried = [_PACKAGE.parents[1] / "build" / "libdropin.so"]
     for prefix in ("/usr/local", "/usr"):
-        tried += [pathlib.Path(prefix, "lib", "libdropin.so"), *sorted(pathlib.Path(prefix, "lib").glob("*-linux-gnu/libdropin.so"))]
+        folder = pathlib.Path(prefix, "lib")
+        tried += [folder / "libdropin.so", *sorted(folder.glob("*-linux-gnu/libdropin.so"))]
     for path in tried:
         if path.is_file():
             return path.resolve()

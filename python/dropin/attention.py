@@ -6,10 +6,11 @@ from dropin._array import dtype_of, fill_heads, pointer, strides_of
 from dropin._library import check, execution, ffi, lib
 
 
-def _records():
+def records():
+    """{name: record} of the slot."""
     count = ffi.new("int64_t *")
-    records = lib.di_attention_list(count)
-    return {ffi.string(records[i].part.name).decode(): records[i] for i in range(count[0])}
+    found = lib.di_attention_list(count)
+    return {ffi.string(found[i].part.name).decode(): found[i] for i in range(count[0])}
 
 
 class Attention:
@@ -25,10 +26,10 @@ class Attention:
 
     def __init__(self, text):
         name, _, options = text.partition(":")
-        records = _records()
-        if name not in records:
-            raise ValueError(f"attention: no part {name!r} ({', '.join(records)})")
-        self.record = records[name]
+        known = records()
+        if name not in known:
+            raise ValueError(f"attention: no part {name!r} ({', '.join(known)})")
+        self.record = known[name]
         self.options = ffi.new(f"char[{lib.DI_OPTIONS_BYTES}]")
         check(lib.di_options_parse(ffi.addressof(self.record, "part"), options.encode(), self.options))
         self._work = numpy.empty(0, numpy.uint8)

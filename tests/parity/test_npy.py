@@ -44,20 +44,23 @@ def test_numpys_files_are_read(tmp_path, dtype, order, version):
         ours, theirs = read(tmp_path / "theirs.npy"), numpy.load(tmp_path / "theirs.npy")
         assert ours.dtype == theirs.dtype and ours.shape == theirs.shape
         if theirs.size > 0:
-            assert ours.flags.f_contiguous == theirs.flags.f_contiguous and ours.flags.c_contiguous == theirs.flags.c_contiguous
+            for flag in ("f_contiguous", "c_contiguous"):
+                assert getattr(ours.flags, flag) == getattr(theirs.flags, flag)
         assert ours.tobytes() == theirs.tobytes()
 
 
-@pytest.mark.parametrize("dtype", ["f4", "f8", "i4", "i8", "b1"])
+@pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("view", ["whole", "turned", "every second", "backwards", "repeated"])
 def test_ours_are_read_by_numpy(tmp_path, dtype, view):
     for shape in SHAPES:
         whole = sample(shape, dtype)
         if not shape and view not in ("whole", "turned"):
             continue
-        array = {"whole": lambda: whole, "turned": lambda: whole.T, "every second": lambda: whole[::2], "backwards": lambda: whole[::-1],
+        array = {"whole": lambda: whole, "turned": lambda: whole.T, "every second": lambda: whole[::2],
+                 "backwards": lambda: whole[::-1],
                  "repeated": lambda: numpy.broadcast_to(whole[:1], whole.shape) if shape[0] else whole}[view]()
-        check(lib.di_npy_write(dropin.execution(), str(tmp_path / "ours.npy").encode(), fill_tensor(ffi.new("di_tensor *"), array)))
+        tensor = fill_tensor(ffi.new("di_tensor *"), array)
+        check(lib.di_npy_write(dropin.execution(), str(tmp_path / "ours.npy").encode(), tensor))
         theirs = numpy.load(tmp_path / "ours.npy", allow_pickle=False)
         assert theirs.dtype == array.dtype and theirs.shape == array.shape and (theirs == array).all()
         content = (tmp_path / "ours.npy").read_bytes()

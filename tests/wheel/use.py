@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a user does with the wheel: import, attention on numpy arrays. Run by scripts/test_wheel.sh in an empty environment."""
+"""What a user does with the wheel: attention, 8-bit codes and an optimizer on numpy arrays. Run in an empty environment."""
 import pathlib
 import sys
 
@@ -19,11 +19,20 @@ import numpy
 
 random = numpy.random.default_rng(0)
 q, k, v = (random.standard_normal((2, 9, 4, 16)).astype("float32") for _ in range(3))
-out = numpy.empty_like(q)
-dropin.Attention("softmax").forward(q, k, v, out, causal=True, threads=2)
+out = dropin.softmax_attention(q, k, v, causal=True, threads=2)
 logits = numpy.einsum("bihd,bjhd->bhij", q, k) / 4 + numpy.triu(numpy.full((9, 9), -numpy.inf), 1)
 weights = numpy.exp(logits - logits.max(-1, keepdims=True))
 expected = numpy.einsum("bhij,bjhd->bihd", weights / weights.sum(-1, keepdims=True), v)
 assert abs(out - expected).max() < 1e-5
 
-print(f"dropin {dropin.__version__}, {dropin.execution().threads} threads, numpy {numpy.__version__}, Python {sys.version.split()[0]}")
+codes, scales = dropin.quantize(q)
+assert abs(dropin.dequantize(codes, scales) - q).max() < 0.01 * abs(q).max()
+
+weights = q.copy()
+optimizer = dropin.optimizer("adamw:lr=0.01,weight_decay=0")
+optimizer.add({"weights": weights})
+optimizer.step([q])  # the first step of Adam moves every element by lr
+assert abs(weights - (q - 0.01 * numpy.sign(q))).max() < 1e-5 and optimizer.state["weights"]["exp_avg"].shape == q.shape
+
+versions = f"numpy {numpy.__version__}, Python {sys.version.split()[0]}"
+print(f"dropin {dropin.__version__}, {dropin.execution().threads} threads, {versions}")

@@ -2,6 +2,6 @@
 /* The list of claims. */
 #include "claims/claims.h"
 
-extern const di_claim di_claim_sigmoid;
+extern const di_claim di_claim_sigmoid, di_claim_adamw8bit;
 
-const di_claim *const di_claims[] = {&di_claim_sigmoid, NULL};
+const di_claim *const di_claims[] = {&di_claim_sigmoid, &di_claim_adamw8bit, NULL};

@@ -65,8 +65,9 @@ static di_status norm_of_part(const di_exec *exec, const di_comparison_settings 
     own.seed = settings->first_seed;
     di_gpt *gpt = NULL;
     di_tape *tape = NULL;
-    di_status status = di_gpt_create(&own, settings->base.dtype, &settings->base.model.gpt, settings->parts[part].record,
-                                     settings->parts[part].text, di_text_vocabulary(settings->text), &gpt);
+    di_status status =
+        di_gpt_create(&own, settings->base.dtype, &settings->base.model.gpt, settings->parts[part].record,
+                      settings->parts[part].text, di_text_vocabulary(settings->text), &gpt);
     if (!status)
         status = di_tape_create(&own, settings->base.dtype, &tape);
     if (!status) {

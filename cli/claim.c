@@ -14,7 +14,7 @@
 
 typedef struct claim_options {
     di_text data, results;
-    int64_t seeds, seed, steps, threads;
+    int64_t seeds, seed, steps, batch, threads;
     bool fresh;
 } claim_options;
 
@@ -49,6 +49,14 @@ static const di_option rows[] = {
      .max = 1e9,
      .flags = DI_AUTO,
      .help = "auto = the claim's own; another number makes a miniature, which decides nothing"},
+    {.name = "batch",
+     .type = DI_INT,
+     .offset = DI_FIELD(int64_t, claim_options, batch),
+     .value = "auto",
+     .min = 1,
+     .max = 65536,
+     .flags = DI_AUTO,
+     .help = "sequences a step; auto = the claim's own; another number decides nothing"},
     {.name = "results",
      .type = DI_TEXT,
      .offset = DI_FIELD(di_text, claim_options, results),
@@ -173,7 +181,7 @@ static void write_field(FILE *out, const char *text) {
 static bool all_hold(const di_claim_result *result) {
     bool holds = true;
     for (int32_t i = 0; i < result->count; i++)
-        holds = holds && result->measures[i].holds;
+        holds = holds && (result->measures[i].holds || result->measures[i].beside);
     return holds;
 }
 
@@ -232,8 +240,8 @@ static void list_claims(di_cli *cli) {
         char text[1024];
         snprintf(text, sizeof text, "%s (data: %s; about %d minutes on two cores)", claim->says, claim->data,
                  claim->minutes);
-        fprintf(cli->out, "%-10s", claim->name);
-        di_print_wrapped(cli->out, cli->columns, 10, 10, text);
+        fprintf(cli->out, "%-16s", claim->name);
+        di_print_wrapped(cli->out, cli->columns, 16, 16, text);
     }
 }
 
@@ -265,13 +273,16 @@ static void print_verdict(di_cli *cli, const di_claim *claim, uint64_t hash, con
         di_print_wrapped(cli->out, cli->columns, 0, 0, text);
     }
     fputc('\n', cli->out);
-    enum { AT = 23 };
+    enum { AT = 25 };
     for (int32_t i = 0; i < result->count; i++) {
         const di_measure *measure = &result->measures[i];
         char value[64];
         snprintf(value, sizeof value, isnan(measure->error) ? "%.4g" : "%.4f ± %.4f", measure->value, measure->error);
         fprintf(cli->out, "%-*s%s  %s%s%s\n", AT, measure->name, value, cli->color ? "\033[1m" : "",
-                measure->holds ? "holds" : "FAILS", cli->color ? "\033[0m" : "");
+                measure->beside  ? "beside"
+                : measure->holds ? "holds"
+                                 : "FAILS",
+                cli->color ? "\033[0m" : "");
         snprintf(text, sizeof text, "rule: %s", measure->rule);
         fprintf(cli->out, "%*s", AT, "");
         di_print_wrapped(cli->out, cli->columns, AT, AT + 2, text);
@@ -279,6 +290,8 @@ static void print_verdict(di_cli *cli, const di_claim *claim, uint64_t hash, con
         fprintf(cli->out, "%*s", AT, "");
         di_print_wrapped(cli->out, cli->columns, AT, AT + 2, text);
     }
+    if (result->notes[0])
+        fprintf(cli->out, "\n%s", result->notes);
     fprintf(cli->out, "\nclaim %s: %s\n", claim->name, verdict(result, miniature));
 }
 
@@ -291,6 +304,46 @@ static bool can_keep(di_cli *cli, const char *results) {
     return false;
 }
 
+/* `path` is a folder with the file `name`, packed or not: its path in *file. */
+static bool find_file(const char *folder, const char *name, char *file, size_t capacity) {
+    struct stat info;
+    static const char *const ends[] = {"", ".gz"};
+    for (size_t i = 0; i < sizeof ends / sizeof *ends; i++)
+        if ((size_t)snprintf(file, capacity, "%s/%s%s", folder, name, ends[i]) < capacity && stat(file, &info) == 0 &&
+            S_ISREG(info.st_mode))
+            return true;
+    return false;
+}
+
+/* Where the claim's data are two files and --data names their folder or the first one, both are opened. */
+static di_status open_text(const di_exec *exec, const di_claim *claim, const char *path, di_text_data **text) {
+    char folder[300], first[400], second[400];
+    di_text_source source = {.path = path[0] ? path : NULL,
+                             .symbols = claim->symbols,
+                             .held_out = claim->held_out,
+                             .min_count = DI_MIN_COUNT};
+    if (claim->training && path[0]) {
+        snprintf(folder, sizeof folder, "%s", path);
+        char *slash = strrchr(folder, '/');
+        const char *name = slash ? slash + 1 : folder;
+        size_t length = strlen(claim->training);
+        struct stat info;
+        bool is_folder = stat(path, &info) == 0 && S_ISDIR(info.st_mode);
+        bool is_first =
+            strncmp(name, claim->training, length) == 0 && (!name[length] || strcmp(name + length, ".gz") == 0);
+        if (!is_folder && is_first && slash)
+            *slash = 0;
+        else if (!is_folder && is_first)
+            snprintf(folder, sizeof folder, ".");
+        if ((is_folder || is_first) && find_file(folder, claim->training, first, sizeof first) &&
+            find_file(folder, claim->validation, second, sizeof second)) {
+            source.path = first;
+            source.validation = second;
+        }
+    }
+    return di_text_open_source(exec, &source, text);
+}
+
 static di_status run_claim(di_cli *cli, const di_claim *claim, const claim_options *options, di_exec *exec,
                            char **table, di_text_data **text, di_comparison *comparison, di_claim_plan *plan,
                            di_claim_result *result) {
@@ -298,8 +351,7 @@ static di_status run_claim(di_cli *cli, const di_claim *claim, const claim_optio
     if (!status)
         status = read_table(exec, options->results.value, table);
     if (!status)
-        status = di_text_open(exec, options->data.value[0] ? options->data.value : NULL, claim->symbols,
-                              claim->held_out, text);
+        status = open_text(exec, claim, options->data.value, text);
     if (!status)
         status = claim->prepare(plan);
     if (status)
@@ -310,6 +362,8 @@ static di_status run_claim(di_cli *cli, const di_claim *claim, const claim_optio
     plan->settings.seeds = options->seeds;
     if (options->steps != INT64_MIN)
         plan->settings.base.schedule.steps = options->steps;
+    if (options->batch != INT64_MIN)
+        plan->settings.base.batch = options->batch;
     status = di_compare_run(cli, exec, "claim", options->fresh, &plan->settings, comparison);
     return status ? status : claim->judge(exec, comparison, result);
 }
@@ -329,13 +383,13 @@ static int run(di_cli *cli, const void *given, int32_t words, char **word) {
     di_comparison comparison = {0};
     di_claim_plan plan = {0};
     di_claim_result result = {0};
-    bool miniature = options->steps != INT64_MIN;
+    bool miniature = options->steps != INT64_MIN || options->batch != INT64_MIN;
     bool keep =
         !(miniature && strcmp(options->results.value, default_results) == 0) && can_keep(cli, options->results.value);
     di_status status = run_claim(cli, claim, options, &exec, &table, &text, &comparison, &plan, &result);
     int code = DI_EXIT_OK;
     if ((status == DI_OK || status == DI_ECANCELLED) && comparison.finished)
-        di_compare_print(cli, &exec, &comparison, 0, claim->symbols);
+        di_compare_print(cli, &exec, &comparison, claim->standard, claim->symbols);
     if (status == DI_OK) {
         print_verdict(cli, claim, di_text_hash(text), &result, miniature);
         code = miniature || all_hold(&result) ? DI_EXIT_OK : DI_EXIT_FAILED;

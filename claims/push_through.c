@@ -16,32 +16,31 @@ static const double damping = 1e-3;
 
 /* Everything at once, so that there is one memory to ask for. */
 typedef struct bench {
+    float unit[HISTORY][COUNT]; /* directions of norm 1 */
     float history[HISTORY][COUNT], ring[HISTORY][COUNT], vector[COUNT], official[COUNT];
     double exact[COUNT];
 } bench;
 
-/* Random directions of one norm. */
-static void draw(bench *b, double norm) {
+static void draw(bench *b) {
     for (int32_t i = 0; i < HISTORY; i++) {
         double squares = 0;
         for (int32_t k = 0; k < COUNT; k++) {
-            double value = di_random_normal(20, (uint64_t)i, 0, (uint64_t)k);
-            b->history[i][k] = (float)value;
-            squares += value * value;
+            b->unit[i][k] = (float)di_random_normal(20, (uint64_t)i, 0, (uint64_t)k);
+            squares += (double)b->unit[i][k] * (double)b->unit[i][k];
         }
         for (int32_t k = 0; k < COUNT; k++)
-            b->history[i][k] = (float)((double)b->history[i][k] * norm / sqrt(squares));
+            b->unit[i][k] = (float)((double)b->unit[i][k] / sqrt(squares));
     }
 }
 
 static bool exact(bench *b) {
     double gram[HISTORY * HISTORY], z[HISTORY] = {0};
     for (int32_t i = 0; i < HISTORY; i++)
-        for (int32_t j = 0; j < HISTORY; j++) {
+        for (int32_t j = 0; j <= i; j++) {
             double sum = i == j ? damping : 0;
             for (int32_t k = 0; k < COUNT; k++)
                 sum += (double)b->history[i][k] * (double)b->history[j][k];
-            gram[i * HISTORY + j] = sum;
+            gram[i * HISTORY + j] = sum; /* the factor reads the lower half */
         }
     z[HISTORY - 1] = 1;
     if (!di_cholesky(HISTORY, gram, 0))
@@ -141,7 +140,9 @@ static double error_of(const bench *b, const float *result) {
 }
 
 static di_status measure(const di_exec *exec, bench *b, di_push_through *row) {
-    draw(b, row->norm);
+    for (int32_t i = 0; i < HISTORY; i++)
+        for (int32_t k = 0; k < COUNT; k++)
+            b->history[i][k] = b->unit[i][k] * (float)row->norm;
     if (!exact(b))
         return di_fail(DI_EINVAL, "push-through: the history of norm %g is singular", row->norm);
     di_status status = ours(exec, b);
@@ -160,6 +161,8 @@ di_status di_push_through_measure(const di_exec *exec, di_push_through rows[DI_P
     di_exec own = *exec;
     own.work = work;
     own.work_bytes = work_bytes;
+    if (!status)
+        draw(memory);
     for (int32_t i = 0; i < DI_PUSH_THROUGH_NORMS && !status; i++) {
         rows[i] = (di_push_through){.norm = norms[i]};
         status = measure(&own, memory, &rows[i]);

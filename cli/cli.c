@@ -8,6 +8,8 @@
 
 #include "cli/options.h"
 #include "models/gpt.h"
+#include "models/window.h"
+#include "optimizer/projector.h"
 
 #include <errno.h>
 #include <signal.h>
@@ -292,10 +294,11 @@ int dropin_main(int argc, char **argv, const di_part *const *parts, int64_t coun
     cli.color = cli.out_terminal && !(no_color && no_color[0]) && !(terminal && strcmp(terminal, "dumb") == 0);
     cli.columns = terminal_columns(cli.out_terminal);
 
-    int64_t attentions = 0, optimizers = 0, total = 0;
+    int64_t attentions = 0, optimizers = 0, projectors = 0, total = 0;
     const di_attention *const *attention = di_attention_list(&attentions);
     const di_optimizer *const *optimizer = di_optimizer_list(&optimizers);
-    const di_part **list = malloc(sizeof *list * (size_t)(attentions + optimizers + count + 1));
+    const di_projector *const *projector = di_projector_list(&projectors);
+    const di_part **list = malloc(sizeof *list * (size_t)(attentions + optimizers + projectors + count + 2));
     if (!list) {
         fputs("dropin: out of memory for the list of parts\n", stderr);
         return DI_EXIT_FAILED;
@@ -304,7 +307,10 @@ int dropin_main(int argc, char **argv, const di_part *const *parts, int64_t coun
         list[total++] = &attention[i]->part;
     for (int64_t i = 0; i < optimizers; i++)
         list[total++] = &optimizer[i]->part;
+    for (int64_t i = 0; i < projectors; i++)
+        list[total++] = &projector[i]->part;
     list[total++] = &di_gpt_part;
+    list[total++] = &di_window_part;
     for (int64_t i = 0; i < count; i++)
         list[total++] = parts[i];
     cli.parts = list;

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* dropin help [PART|COMMAND|SLOT]: everything comes from the records. */
 #include "cli/options.h"
+#include <dropin/optimizer.h>
 #include <string.h>
 
 static const char *bold(const di_cli *cli) { return cli->color ? "\033[1m" : ""; }
@@ -97,11 +98,36 @@ static void help_part(di_cli *cli, const di_part *part) {
     }
 }
 
+/* A usual name that stands for an optimizer with options; false: it is none. */
+static bool help_alias(di_cli *cli, const char *name) {
+    int64_t count = 0;
+    const di_optimizer_alias *alias = di_optimizer_aliases(&count);
+    for (; count > 0; count--, alias++) {
+        if (strcmp(alias->name, name) != 0)
+            continue;
+        char text[1024];
+        snprintf(text, sizeof text, "%s stands for %s: %s. Options that follow it go on top, as in %s:weight_decay=0.",
+                 alias->name, alias->text, alias->help, alias->name);
+        di_print_wrapped(cli->out, cli->columns, 0, 0, text);
+        const di_part *part = NULL;
+        if (di_part_find(cli->parts, cli->parts_count, "optimizer", alias->text, &part, NULL) == DI_OK) {
+            fputc('\n', cli->out);
+            help_part(cli, part);
+        }
+        return true;
+    }
+    return false;
+}
+
 static int unknown(di_cli *cli, const char *name) {
     const char *names[512];
     int64_t count = 0;
     for (int32_t i = 0; di_commands[i] && count < 512; i++)
         names[count++] = di_commands[i]->name;
+    int64_t aliases = 0;
+    const di_optimizer_alias *alias = di_optimizer_aliases(&aliases);
+    for (int64_t i = 0; i < aliases && count < 512; i++)
+        names[count++] = alias[i].name;
     for (int64_t i = 0; i + 1 < cli->parts_count && count < 511; i++) {
         names[count++] = cli->parts[i]->name;
         names[count++] = cli->parts[i]->slot;
@@ -133,7 +159,7 @@ static int run(di_cli *cli, const void *options, int32_t words, char **word) {
             help_part(cli, cli->parts[i]);
             found = true;
         }
-    if (found)
+    if (found || help_alias(cli, word[0]))
         return DI_EXIT_OK;
     for (int64_t i = 0; i < cli->parts_count; i++)
         if (strcmp(cli->parts[i]->slot, word[0]) == 0) {

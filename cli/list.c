@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* dropin list [SLOT]: every part, by slot. */
 #include "cli/cli.h"
+#include <dropin/optimizer.h>
 #include <string.h>
 
 static bool first_of_slot(const di_cli *cli, int64_t index) {
@@ -31,8 +32,18 @@ static bool is_replaced(const di_cli *cli, const di_part *part) {
     return false;
 }
 
-static void print_part(di_cli *cli, const di_part *part) {
+static void print_entry(di_cli *cli, const char *name, const char *text) {
     enum { HELP_AT = 14 };
+    int32_t at = fprintf(cli->out, "  %s", name);
+    if (at + 2 > HELP_AT) {
+        fputc('\n', cli->out);
+        at = 0;
+    }
+    fprintf(cli->out, "%*s", HELP_AT - at, "");
+    di_print_wrapped(cli->out, cli->columns, HELP_AT, HELP_AT, text);
+}
+
+static void print_part(di_cli *cli, const di_part *part) {
     char text[1024];
     const char *paper = part->paper && part->paper[0] ? part->paper : NULL;
     const char *role = part->replaces ? "replaces " : is_replaced(cli, part) ? "the standard part" : "";
@@ -40,13 +51,18 @@ static void print_part(di_cli *cli, const di_part *part) {
     snprintf(text, sizeof text, "%s%s%s%s%s%s%s", part->help ? part->help : "", has_role || paper ? " (" : "", role,
              part->replaces ? part->replaces : "", has_role && paper ? "; " : "", paper ? paper : "",
              has_role || paper ? ")" : "");
-    int32_t at = fprintf(cli->out, "  %s", part->name);
-    if (at + 2 > HELP_AT) {
-        fputc('\n', cli->out);
-        at = 0;
+    print_entry(cli, part->name, text);
+}
+
+/* The usual names that stand for an optimizer with options. */
+static void print_aliases(di_cli *cli) {
+    int64_t count = 0;
+    const di_optimizer_alias *alias = di_optimizer_aliases(&count);
+    for (int64_t i = 0; i < count; i++) {
+        char text[1024];
+        snprintf(text, sizeof text, "stands for %s", alias[i].text);
+        print_entry(cli, alias[i].name, text);
     }
-    fprintf(cli->out, "%*s", HELP_AT - at, "");
-    di_print_wrapped(cli->out, cli->columns, HELP_AT, HELP_AT, text);
 }
 
 static int run(di_cli *cli, const void *options, int32_t words, char **word) {
@@ -62,6 +78,8 @@ static int run(di_cli *cli, const void *options, int32_t words, char **word) {
         for (int64_t i = s; i < cli->parts_count; i++)
             if (strcmp(cli->parts[i]->slot, slot) == 0)
                 print_part(cli, cli->parts[i]);
+        if (strcmp(slot, "optimizer") == 0)
+            print_aliases(cli);
     }
     return found || !words ? DI_EXIT_OK : unknown_slot(cli, word[0]);
 }
@@ -73,7 +91,7 @@ const di_command di_command_list = {
     .usage = "list [SLOT]",
     .help = "the parts, by slot",
     .details = "Each slot has one standard part; the others replace it behind the same interface. `dropin help PART` "
-               "shows a part's options.",
+               "shows a part's options. Usual names that stand for a part with options follow the parts.",
     .options = rows,
     .max_words = 1,
     .run = run,

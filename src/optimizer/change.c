@@ -8,8 +8,10 @@ static di_status check_state(const di_optimizer_instance *optimizer, const di_me
     const di_optimizer *record = optimizer->record;
     const di_parameter *parameter = member->update.parameter;
     di_state_tensor wanted[DI_STATE_TENSORS] = {{0}};
-    int32_t count = 0;
-    di_status status = record->state(options, parameter, wanted, &count);
+    int32_t count = 0, own = 0;
+    di_status status = di_member_layout(optimizer, member, options, wanted, &count, &own);
+    if (!status && record->rule)
+        status = di_common_check_parameter(record, options, parameter);
     if (status)
         return status;
     bool same = count == member->update.states;
@@ -42,6 +44,8 @@ di_status di_optimizer_change(di_optimizer_instance *optimizer, int64_t group, c
         return status;
     memcpy(options, changed->options, part->options_size);
     status = di_options_change(part, text, options);
+    if (!status && optimizer->record->rule)
+        status = di_common_check(optimizer->record, optimizer->options, options);
     for (int64_t i = 0; i < changed->count && !status; i++)
         status = check_state(optimizer, &changed->members[i], options);
     if (!status) {

@@ -4,6 +4,8 @@
 #define DI_OPTIMIZER_INSTANCE_H
 
 #include "core/parallel.h"
+#include "optimizer/projector.h"
+#include "optimizer/rule.h"
 #include <dropin/optimizer.h>
 
 /* One parameter. Blocks of these never move: parts may keep a pointer to `update` (their sink's self). */
@@ -18,8 +20,15 @@ typedef struct di_member {
     di_sink sink;
     di_tensor dense_grad; /* what parameter->grad was before a sink came */
     bool active;          /* takes part in the step under way */
+    bool scans;           /* its policy wants to see the whole gradient before anything is changed */
+    int64_t bad;          /* elements of it that are not finite, where it scans */
     bool whole;           /* one piece, which may use threads itself */
     double totals[DI_OPTIMIZER_SUMS];
+    double *norms;   /* its state tensor "gnorm_vec", or NULL */
+    int32_t own;     /* the first of its state tensors are the rule's; then come norms, then the projector's */
+    int32_t bits;    /* DI_BITS_* where it was converted to it; -1: as its options say */
+    float *table[3]; /* maps of loaded codes, until a step encodes anew */
+    di_projection projection;
 } di_member;
 
 typedef struct di_group {
@@ -34,6 +43,7 @@ typedef struct di_optimizer_piece {
     di_member *member;
     int64_t first, count;
     double square; /* Σ g² */
+    int64_t bad;   /* elements that are not finite */
     double sums[DI_OPTIMIZER_SUMS];
 } di_optimizer_piece;
 
@@ -49,8 +59,22 @@ struct di_optimizer_instance {
     int64_t members;
     int64_t elements;
     int64_t steps;
-    void *work; /* scratch of `whole` parts */
+    void *work; /* scratch of all workers, or of one `whole` parameter */
     int64_t work_bytes;
 };
+
+enum { DI_PERCENTILE_NORMS = 100, DI_TABLE_BYTES = 256 * sizeof(float) };
+
+/* ---- state.c ---------------------------------------------------------------------------------------------------- */
+
+di_member *di_optimizer_member(const di_optimizer_instance *optimizer, int64_t index); /* NULL outside */
+/* The state tensors of a member under `options`, without memory. */
+DI_CHECKED di_status di_member_layout(const di_optimizer_instance *optimizer, const di_member *member,
+                                      const void *options, di_state_tensor tensors[DI_STATE_TENSORS], int32_t *count,
+                                      int32_t *own);
+/* Memory for them, zeroed, with initial values. */
+DI_CHECKED di_status di_member_make(const di_optimizer_instance *optimizer, di_member *member);
+void di_member_release(const di_optimizer_instance *optimizer, di_member *member);
+void di_member_drop_tables(const di_optimizer_instance *optimizer, di_member *member);
 
 #endif

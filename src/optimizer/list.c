@@ -5,9 +5,20 @@
 #include <stdio.h>
 #include <string.h>
 
-static const di_optimizer *const list[] = {&di_adamw};
+static const di_optimizer *const list[] = {&di_sgd,  &di_adam,     &di_adamw, &di_rmsprop, &di_adagrad,
+                                           &di_lion, &di_ademamix, &di_lamb,  &di_lars};
 
-static const di_optimizer_alias aliases[] = {{0}};
+static const di_optimizer_alias aliases[] = {
+    {.name = "sgd8bit", .text = "sgd:momentum=0.9,bits=8", .python = "SGD8bit", .help = "SGD with 8-bit state"},
+    {.name = "adam8bit", .text = "adam:bits=8", .python = "Adam8bit", .help = "Adam with 8-bit state"},
+    {.name = "adamw8bit", .text = "adamw:bits=8", .python = "AdamW8bit", .help = "AdamW with 8-bit state"},
+    {.name = "rmsprop8bit", .text = "rmsprop:bits=8", .python = "RMSprop8bit", .help = "RMSprop with 8-bit state"},
+    {.name = "adagrad8bit", .text = "adagrad:bits=8", .python = "Adagrad8bit", .help = "Adagrad with 8-bit state"},
+    {.name = "lion8bit", .text = "lion:bits=8", .python = "Lion8bit", .help = "Lion with 8-bit state"},
+    {.name = "ademamix8bit", .text = "ademamix:bits=8", .python = "AdEMAMix8bit", .help = "AdEMAMix with 8-bit state"},
+    {.name = "lamb8bit", .text = "lamb:bits=8", .python = "LAMB8bit", .help = "LAMB with 8-bit state"},
+    {.name = "lars8bit", .text = "lars:bits=8", .python = "LARS8bit", .help = "LARS with 8-bit state"},
+    {0}};
 
 enum { LISTED = sizeof list / sizeof *list, ALIASES = sizeof aliases / sizeof *aliases - 1, OPTION_BYTES = 2048 };
 

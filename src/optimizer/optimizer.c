@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* An optimizer instance's life: groups, addresses, state, remap. list.c creates it by name, step.c runs it. */
+/* An optimizer instance's life: groups and addresses. list.c creates it by name, step.c runs it,
+ * state.c holds what it keeps. */
 #include "optimizer/instance.h"
 #include "optimizer/list.h"
 #include <string.h>
@@ -29,6 +30,8 @@ di_status di_optimizer_create_preset(const di_exec *exec, const di_optimizer *re
         status = di_options_parse(&record->part, preset, made->options);
     if (!status)
         status = di_options_change(&record->part, options, made->options);
+    if (!status && record->rule)
+        status = di_common_check(record, NULL, made->options);
     if (status)
         di_optimizer_destroy(made);
     else
@@ -43,7 +46,7 @@ static void release_group(const di_optimizer_instance *optimizer, di_group *grou
             member->update.parameter->sink = NULL;
             member->update.parameter->grad = member->dense_grad;
         }
-        di_release(&optimizer->exec, member->memory, (size_t)member->memory_bytes);
+        di_member_release(optimizer, member);
     }
     di_release(&optimizer->exec, group->members, (size_t)group->count * sizeof *group->members);
     di_release(&optimizer->exec, group->options, optimizer->record->part.options_size);
@@ -68,17 +71,14 @@ const void *di_optimizer_instance_options(const di_optimizer_instance *optimizer
 
 /* ---- groups ---------------------------------------------------------------------------------------------------- */
 
-static di_member *find_member(const di_optimizer_instance *optimizer, int64_t index) {
-    return index < optimizer->members ? optimizer->member[index] : NULL;
-}
-
-static di_status check_parameter(const di_parameter *parameter) {
+static di_status check_parameter(const di_optimizer_instance *optimizer, const di_parameter *parameter) {
     if (!parameter)
         return di_fail(DI_EINVAL, "optimizer: a parameter must not be NULL");
     const di_tensor *value = &parameter->value;
-    if (value->dtype != DI_F32 && value->dtype != DI_F64)
-        return di_fail(DI_EDTYPE, "optimizer: parameter %s is %s; must be f32 or f64", parameter->name,
-                       di_dtype_name(value->dtype));
+    bool packed = optimizer->record->rule && value->dtype == DI_BF16;
+    if (value->dtype != DI_F32 && value->dtype != DI_F64 && !packed)
+        return di_fail(DI_EDTYPE, "optimizer: parameter %s is %s; must be f32, f64%s", parameter->name,
+                       di_dtype_name(value->dtype), optimizer->record->rule ? " or bf16" : "");
     if (!value->data && di_tensor_count(value))
         return di_fail(DI_EINVAL, "optimizer: parameter %s has no memory", parameter->name);
     if (!di_tensor_contiguous(value))
@@ -95,37 +95,11 @@ static di_status refuse_duplicate(const di_parameter *a, const di_parameter *b) 
     return DI_OK;
 }
 
-/* Shapes the state of one member and takes its memory, zeroed: "step", then the record's, each aligned to 64. */
-static di_status make_state(const di_optimizer_instance *optimizer, di_member *member) {
-    di_update *update = &member->update;
-    di_status status = optimizer->record->state(update->options, update->parameter, member->state, &update->states);
-    if (status)
-        return status;
-    int64_t total = di_round64(sizeof(int64_t));
-    member->state_bytes = sizeof(int64_t);
-    for (int32_t i = 0; i < update->states; i++) {
-        int64_t bytes = di_tensor_bytes(&member->state[i].tensor);
-        if (bytes > INT64_MAX - 64 || !di_size_add(total, di_round64(bytes), &total))
-            return di_fail(DI_ERANGE, "optimizer: the state of %s is larger than 2^63 bytes", update->parameter->name);
-        member->state_bytes += bytes;
-    }
-    status = di_allocate(&optimizer->exec, (size_t)total, "state of the optimizer", &member->memory);
-    if (status)
-        return status;
-    member->memory_bytes = total;
-    memset(member->memory, 0, (size_t)total);
-    member->steps = member->memory;
-    char *next = (char *)member->memory + di_round64(sizeof(int64_t));
-    for (int32_t i = 0; i < update->states; i++) {
-        member->state[i].tensor.data = next;
-        next += di_round64(di_tensor_bytes(&member->state[i].tensor));
-    }
-    update->state = member->state;
-    return DI_OK;
-}
-
-static bool is_whole(const di_optimizer_instance *optimizer, const void *options, const di_parameter *parameter) {
-    return optimizer->record->whole && optimizer->record->whole(options, parameter);
+static bool is_whole(const di_optimizer_instance *optimizer, const di_member *member) {
+    const di_optimizer *record = optimizer->record;
+    if (record->rule)
+        return member->projection.active;
+    return record->whole && record->whole(member->update.options, member->update.parameter);
 }
 
 static int64_t pieces_of(const di_member *member) {
@@ -159,6 +133,8 @@ static di_status make_group(const di_optimizer_instance *optimizer, const char *
     if (part->options_size)
         memcpy(group->options, optimizer->options, part->options_size);
     status = di_options_change(part, overrides, group->options);
+    if (!status && optimizer->record->rule)
+        status = di_common_check(optimizer->record, optimizer->options, group->options);
     if (status)
         return status;
     group->lr = optimizer->record->lr(group->options);
@@ -181,9 +157,13 @@ static di_status make_group(const di_optimizer_instance *optimizer, const char *
                                      .options = group->options,
                                      .parameter = parameters[i],
                                      .index = optimizer->members + (member - group->members)};
-        member->whole = is_whole(optimizer, group->options, parameters[i]);
+        member->bits = -1;
+        if (optimizer->record->rule)
+            status = di_common_check_parameter(optimizer->record, group->options, parameters[i]);
+        member->whole = is_whole(optimizer, member);
         member->pieces = pieces_of(member);
-        status = make_state(optimizer, member);
+        if (!status)
+            status = di_member_make(optimizer, member);
         if (!status)
             status = attach(optimizer, member);
         member++;
@@ -212,11 +192,11 @@ di_status di_optimizer_add(di_optimizer_instance *optimizer, const char *overrid
     di_status status = DI_OK;
     int64_t pieces = optimizer->piece_count;
     for (int64_t i = 0; i < count; i++) {
-        status = check_parameter(parameters[i]);
+        status = check_parameter(optimizer, parameters[i]);
         for (int64_t j = 0; j < i && !status; j++)
             status = refuse_duplicate(parameters[j], parameters[i]);
         for (int64_t j = 0; j < optimizer->members && !status; j++)
-            status = refuse_duplicate(find_member(optimizer, j)->update.parameter, parameters[i]);
+            status = refuse_duplicate(di_optimizer_member(optimizer, j)->update.parameter, parameters[i]);
         if (status)
             return status;
     }
@@ -287,77 +267,5 @@ di_status di_optimizer_bind(di_optimizer_instance *optimizer, int64_t first, int
         parameter->grad.data = grads[i];
         parameter->has_grad = grads[i] != NULL;
     }
-    return DI_OK;
-}
-
-/* ---- state ------------------------------------------------------------------------------------------------------ */
-
-int64_t di_optimizer_steps(const di_optimizer_instance *optimizer) { return optimizer->steps; }
-void di_optimizer_set_steps(di_optimizer_instance *optimizer, int64_t steps) { optimizer->steps = steps; }
-
-int64_t di_optimizer_state_bytes(const di_optimizer_instance *optimizer) {
-    int64_t bytes = 0;
-    for (int64_t i = 0; i < optimizer->members; i++)
-        bytes += find_member(optimizer, i)->state_bytes;
-    return bytes;
-}
-
-bool di_optimizer_state(di_optimizer_instance *optimizer, int64_t parameter, int32_t index, const char **parameter_name,
-                        di_state_tensor *state) {
-    di_member *member = parameter < 0 ? NULL : find_member(optimizer, parameter);
-    if (!member || index < 0 || index > member->update.states)
-        return false;
-    if (parameter_name)
-        *parameter_name = member->update.parameter->name;
-    if (!state)
-        return true;
-    if (index > 0) {
-        *state = member->state[index - 1];
-        return true;
-    }
-    state->name = "step";
-    return di_tensor_make(&state->tensor, member->steps, DI_I64, 1, (const int64_t[]){1}) == DI_OK;
-}
-
-di_status di_optimizer_remap(di_optimizer_instance *optimizer, const di_parameter *parameter, const int64_t *old_of_new,
-                             int64_t count) {
-    if (!optimizer || !parameter || (count > 0 && !old_of_new))
-        return di_fail(DI_EINVAL, "optimizer: remap: optimizer, parameter and old_of_new must not be NULL");
-    di_member *member = NULL;
-    for (int64_t i = 0; i < optimizer->members && !member; i++)
-        if (find_member(optimizer, i)->update.parameter == parameter)
-            member = find_member(optimizer, i);
-    if (!member)
-        return di_fail(DI_ENAME, "optimizer: remap: parameter %s is not in this optimizer", parameter->name);
-    if (count != di_tensor_count(&parameter->value))
-        return di_fail(DI_ESHAPE, "optimizer: remap: %lld places for the %lld elements of %s", (long long)count,
-                       (long long)di_tensor_count(&parameter->value), parameter->name);
-    for (int64_t i = 0; i < count; i++)
-        if (old_of_new[i] < -1 || old_of_new[i] >= count)
-            return di_fail(DI_ERANGE, "optimizer: remap: old_of_new[%lld]=%lld; must be -1 or an element 0 … %lld",
-                           (long long)i, (long long)old_of_new[i], (long long)count - 1);
-    size_t largest = 0;
-    for (int32_t s = 0; s < member->update.states; s++) {
-        const di_tensor *tensor = &member->state[s].tensor;
-        if (di_tensor_count(tensor) != count)
-            return di_fail(DI_EUNSUPPORTED, "optimizer: remap: %s of %s is not one value per element",
-                           member->state[s].name, parameter->name);
-        if ((size_t)di_tensor_bytes(tensor) > largest)
-            largest = (size_t)di_tensor_bytes(tensor);
-    }
-    void *old = NULL;
-    di_status status = di_allocate(&optimizer->exec, largest, "remap of an optimizer's state", &old);
-    if (status)
-        return status;
-    for (int32_t s = 0; s < member->update.states && count; s++) {
-        const di_tensor *tensor = &member->state[s].tensor;
-        size_t each = (size_t)di_dtype_bytes(tensor->dtype);
-        memcpy(old, tensor->data, (size_t)count * each);
-        memset(tensor->data, 0, (size_t)count * each);
-        for (int64_t i = 0; i < count; i++)
-            if (old_of_new[i] >= 0)
-                memcpy((char *)tensor->data + (size_t)i * each, (char *)old + (size_t)old_of_new[i] * each, each);
-    }
-    di_release(&optimizer->exec, old, largest);
     return DI_OK;
 }

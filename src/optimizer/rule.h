@@ -46,6 +46,7 @@ typedef struct di_rule {
     const di_rule_table *(*table)(di_dtype dtype, di_level level);
     bool (*measures)(const void *options);                 /* pass 0 takes the norms; NULL: no passes */
     double (*initial)(const void *options, int32_t state); /* of a value at the start; NULL: 0 */
+    bool compat;                                           /* compat=bnb changes its states */
 } di_rule;
 
 DI_TABLES(di_rule_table, di_adam_rule)
@@ -68,6 +69,17 @@ typedef struct di_pipeline_target {
     di_dtype p_dtype, g_dtype;
 } di_pipeline_target;
 
+/* Where one value of the rule lies: plain memory, or codes and scales. */
+typedef struct di_rule_slot {
+    char *plain; /* NULL: in codes */
+    uint8_t *codes;
+    float *scales;
+    const float *table; /* of loaded codes; NULL: our own map */
+    int32_t tensor;     /* place of the values or codes among the state tensors */
+    bool is_signed, kept;
+} di_rule_slot;
+void di_pipeline_slots(const di_rule *rule, const di_update *update, di_rule_slot slots[DI_RULE_STATES]);
+
 /* The dtype that the rule computes in for a parameter: f64 for f64, else f32. */
 di_dtype di_pipeline_dtype(di_dtype value);
 /* The state tensors of the rule for `count` elements of a parameter, with a shape of their own (R's where it is
@@ -76,8 +88,9 @@ DI_CHECKED di_status di_pipeline_state(const di_rule *rule, const void *options,
                                        const int64_t *shape, di_state_tensor tensors[DI_STATE_TENSORS], int32_t *count);
 /* Fills in initial values that are not zero. */
 void di_pipeline_begin(const di_rule *rule, const di_update *update);
-/* Scratch of one worker: exec->work of di_pipeline_piece. */
-int64_t di_pipeline_work_bytes(const di_rule *rule, const void *options, di_dtype dtype);
+/* Scratch of one worker, exec->work of di_pipeline_piece, for a value and a gradient of these dtypes; 0 where the rule
+ * runs on their own memory. */
+int64_t di_pipeline_work_bytes(const di_rule *rule, const di_update *update, di_dtype p, di_dtype g);
 /* One piece: update->first … + count - 1, first a multiple of DI_OPTIMIZER_PIECE. target NULL: the parameter's. */
 DI_CHECKED di_status di_pipeline_piece(const di_exec *exec, const di_rule *rule, const di_update *update,
                                        const di_pipeline_target *target);

@@ -23,6 +23,8 @@ static const int64_t starts[TENSORS] = {0, 1, 258, 358, 1358, ELEMENTS};
 
 typedef struct rig {
     di_dtype dtype;
+    double max_norm;       /* of its steps */
+    bool zeros, bad, tiny; /* gradients have zeros; elements that are not finite; tiny ones, first negative */
     double values[ELEMENTS], grads[ELEMENTS]; /* of either dtype: room for the wider */
     di_parameter parameter[TENSORS];
     di_parameter *list[TENSORS];
@@ -32,12 +34,23 @@ static inline void *value_of(const rig *r, int i) { return (void *)(uintptr_t)(r
 static inline void *grad_of(const rig *r, int i) { return (void *)(uintptr_t)(r->grads + starts[i]); }
 static inline size_t bytes_of(const rig *r, int i) { return (size_t)(counts[i] * di_dtype_bytes(r->dtype)); }
 static inline double element(const rig *r, const void *data, int64_t k) {
+    if (r->dtype == DI_BF16) {
+        uint32_t bits = (uint32_t)((const uint16_t *)data)[k] << 16;
+        float x;
+        memcpy(&x, &bits, sizeof x);
+        return (double)x;
+    }
     return r->dtype == DI_F32 ? (double)((const float *)data)[k] : ((const double *)data)[k];
 }
 
 static inline void set(const rig *r, void *data, int64_t k, double value) {
+    float narrow = (float)value;
+    uint32_t bits;
+    memcpy(&bits, &narrow, sizeof bits);
     if (r->dtype == DI_F32)
-        ((float *)data)[k] = (float)value;
+        ((float *)data)[k] = narrow;
+    else if (r->dtype == DI_BF16) /* cut: any bf16 number will do */
+        ((uint16_t *)data)[k] = (uint16_t)(bits >> 16);
     else
         ((double *)data)[k] = value;
 }
@@ -64,6 +77,7 @@ static inline void rig_bind(rig *r) {
 static inline void rig_init(rig *r, di_dtype dtype) {
     memset(r, 0, sizeof *r);
     r->dtype = dtype;
+    r->max_norm = 1.0;
     for (int i = 0; i < TENSORS; i++)
         for (int64_t k = 0; k < counts[i]; k++)
             set(r, value_of(r, i), k, di_random_uniform(1, (uint64_t)i, 0, (uint64_t)k) * 2 - 1);
@@ -74,6 +88,12 @@ static inline void rig_gradients(rig *r, int step) {
     for (int i = 0; i < TENSORS; i++) {
         for (int64_t k = 0; k < counts[i]; k++)
             set(r, grad_of(r, i), k, di_random_uniform(2, (uint64_t)i, (uint64_t)step, (uint64_t)k) - 0.5);
+        for (int64_t k = step % 7; r->zeros && k < counts[i]; k += 7)
+            set(r, grad_of(r, i), k, 0.0);
+        for (int64_t k = 3; r->tiny && k < counts[i]; k += 7)
+            set(r, grad_of(r, i), k, step < 3 ? -1e-9 : 1e-9);
+        if (r->bad && counts[i] > 3)
+            set(r, grad_of(r, i), counts[i] / 2, step % 2 ? (double)NAN : (double)INFINITY);
         if (!r->parameter[i].sink)
             bind_grad(r, i);
         r->parameter[i].has_grad = true;
@@ -82,7 +102,7 @@ static inline void rig_gradients(rig *r, int step) {
 
 static inline void rig_step(rig *r, const di_exec *exec, di_optimizer_instance *optimizer, int step) {
     rig_gradients(r, step);
-    assert_int_equal(di_optimizer_step(exec, optimizer, NAN, 1.0, 1.0, NULL), DI_OK);
+    assert_int_equal(di_optimizer_step(exec, optimizer, NAN, 1.0, r->max_norm, NULL), DI_OK);
 }
 
 static inline bool same_bits(const rig *a, const rig *b) {
@@ -342,17 +362,44 @@ static const di_optimizer toy_rows = {.part = {.size = sizeof(di_optimizer),
 /* ---- all of them
  * ------------------------------------------------------------------------------------------------------ */
 
-static inline int64_t parts_count(void) {
+/* A part, with the options that give it its state in one form. */
+typedef struct part_case {
+    const di_optimizer *record;
+    const char *options; /* NULL: defaults */
+    bool is_ours;
+} part_case;
+
+enum { TOYS = 3 };
+
+static inline int64_t cases_count(void) {
     int64_t count;
     (void)di_optimizer_list(&count);
-    return count + 3;
+    return 2 * count + TOYS;
 }
 
-static inline const di_optimizer *part_at(int64_t index) {
+/* The list in 32 bits, the list in 8, the toys. */
+static inline part_case case_at(int64_t index) {
     static const di_optimizer *const toys[] = {&toy_blocks, &toy_ratio, &toy_rows};
     int64_t count;
     const di_optimizer *const *list = di_optimizer_list(&count);
-    return index < count ? list[index] : toys[index - count];
+    if (index >= 2 * count)
+        return (part_case){toys[index - 2 * count], NULL, false};
+    const di_optimizer *record = list[index % count];
+    bool sgd = strcmp(record->part.name, "sgd") == 0;
+    if (index < count)
+        return (part_case){record, NULL, true};
+    return (part_case){record, sgd ? "bits=8,min_8bit_size=200,momentum=0.9" : "bits=8,min_8bit_size=200", true};
+}
+
+/* The standard part. */
+static inline const di_optimizer *adamw(void) {
+    int64_t count;
+    const di_optimizer *const *list = di_optimizer_list(&count);
+    while (count-- > 0)
+        if (strcmp(list[count]->part.name, "adamw") == 0)
+            return list[count];
+    fail_msg("the slot has no adamw");
+    return NULL;
 }
 
 /* An instance over all of the rig. */

@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* AdamW's kernels at every level: the same bits as the plain ones on hostile input, PyTorch's numbers, the definition
- * in double, and the time of a call. */
+/* The rules' loops at every level: the same bits as the plain ones on hostile input; AdamW's PyTorch numbers, the
+ * definition in double, and the time of a call. */
 #include "core/parallel.h"
 #include "optimizer/kernel.h"
+#include "optimizer/rule.h"
+#include "optimizer/stage.h"
 #include <dropin/optimizer.h>
 #include <math.h>
 #include <setjmp.h>
@@ -39,46 +41,137 @@ static void put(di_dtype dtype, void *data, int64_t i, double x) {
         ((double *)data)[i] = x;
 }
 
+typedef const di_rule_table *(*family)(di_dtype dtype, di_level level);
+static const struct {
+    const char *name;
+    family table;
+    bool positive[DI_RULE_STATES]; /* states that are never negative */
+} families[] = {{"adam", di_adam_rule_of, {false, true, false}},
+                {"momentum", di_momentum_rule_of, {false}},
+                {"rmsprop", di_rmsprop_rule_of, {true}},
+                {"adagrad", di_adagrad_rule_of, {true}},
+                {"lion", di_lion_rule_of, {false}},
+                {"ademamix", di_ademamix_rule_of, {false, false, true}}};
+
+enum { MOST = 75, BUFFERS = 6, VARIANTS = 32 };
+
+/* Every form of a rule: bits of `variant` switch its parts on. */
+static di_rule_call form_of(int variant, char buffers[BUFFERS][(MOST + 1) * 8], int64_t each, int64_t count) {
+    static const double betas[][2] = {{0.9, 0.999}, {0.3, 0.45}};
+    const double *beta = betas[variant & 1];
+    return (di_rule_call){.p = buffers[0] + each,
+                          .g = buffers[1] + each,
+                          .state = {variant & 16 ? NULL : buffers[2] + each, buffers[3] + each, buffers[4] + each},
+                          .direction = buffers[5] + each,
+                          .count = count,
+                          .grad_scale = variant & 1 ? 0.37 : 1.0,
+                          .coupled_decay = variant & 2 ? 0.1 : 0.0,
+                          .decay = 0.99,
+                          .step_size = 1.3e-3,
+                          .unit = 1.7,
+                          .direction_decay = 0.02,
+                          .beta1 = beta[0],
+                          .beta2 = beta[1],
+                          .beta3 = 0.9999,
+                          .alpha = 5,
+                          .root = 0.7,
+                          .eps = 1e-8,
+                          .momentum = 0.9,
+                          .input = 0.8,
+                          .decays_after = variant & 4,
+                          .nesterov = variant & 4,
+                          .first = variant & 8};
+}
+
+static void compare_levels(int f, int d, int64_t count, int variant, bool measures) {
+    di_dtype dtype = d ? DI_F64 : DI_F32;
+    int64_t each = di_dtype_bytes(dtype);
+    _Alignas(64) char start[BUFFERS][(MOST + 1) * 8] = {0}, expected[BUFFERS][(MOST + 1) * 8],
+                                                  got[BUFFERS][(MOST + 1) * 8];
+    for (int b = 0; b < BUFFERS; b++) /* one element into the buffer: not aligned */
+        for (int64_t i = 0; i <= count; i++) {
+            double x = hostile((uint64_t)(b + 10 * variant), (uint64_t)(count * 100 + i));
+            bool positive = b >= 2 && b < 2 + DI_RULE_STATES && families[f].positive[b - 2];
+            put(dtype, start[b], i, positive ? fabs(x) : x);
+        }
+    for (di_level level = DI_PLAIN; level < DI_LEVELS; level++) {
+        const di_rule_table *table = families[f].table(dtype, level);
+        if (!di_level_supported(level) || (measures && !table->measure))
+            continue;
+        memcpy(got, start, sizeof got);
+        di_rule_call call = form_of(variant, got, each, count);
+        bool needs = f != 1; /* momentum alone goes without state; RMSprop without its second and third */
+        if (needs && variant & 16) {
+            call.state[0] = got[2] + each;
+            if (f == 2)
+                call.state[1] = call.state[2] = NULL;
+        }
+        if (f == 2 && variant & 8)
+            call.state[1 + (variant & 4 ? 1 : 0)] = NULL;
+        (measures ? table->measure : table->update)(&call);
+        if (level == DI_PLAIN)
+            memcpy(expected, got, sizeof got);
+        for (int b = 0; b < BUFFERS; b++)
+            if (!same(dtype, expected[b], got[b], MOST + 1))
+                fail_msg("%s %s at %s: buffer %d differs at count %lld, form %d", families[f].name,
+                         di_dtype_name(dtype), di_level_name(level), b, (long long)count, variant);
+    }
+}
+
 static void levels_give_the_plain_bits(void **state) {
     (void)state;
-    enum { MOST = 75, BUFFERS = 4, ROOM = (MOST + 1) * 8 };
-    static const double betas[][2] = {{0.9, 0.999}, {0.3, 0.95}, {0, 0}, {0.5, 0.5}};
+    for (size_t f = 0; f < sizeof families / sizeof *families; f++)
+        for (int d = 0; d < 2; d++)
+            for (int64_t count = 0; count < MOST; count += count < 20 ? 1 : 11)
+                for (int variant = 0; variant < VARIANTS; variant++)
+                    for (int measures = 0; measures < 2; measures++)
+                        compare_levels((int)f, d, count, variant, measures);
+}
+
+static void staging_gives_the_plain_bits(void **state) {
+    (void)state;
+    static const di_dtype dtypes[] = {DI_F32, DI_F64, DI_BF16};
+    enum { LONG = 5000 };
+    static double in[LONG], out[2][LONG];
+    static uint16_t packed[2][LONG];
     for (int d = 0; d < 2; d++)
-        for (int64_t count = 0; count < MOST; count++)
-            for (int variant = 0; variant < 4; variant++) {
-                di_dtype dtype = d ? DI_F64 : DI_F32;
-                int64_t each = di_dtype_bytes(dtype);
-                _Alignas(64) char start[BUFFERS][ROOM] = {0}, expected[BUFFERS][ROOM], got[BUFFERS][ROOM];
-                for (int b = 0; b < BUFFERS; b++) /* one element into the buffer: not aligned */
-                    for (int64_t i = 0; i <= count; i++) {
-                        double x = hostile((uint64_t)(b + 10 * variant), (uint64_t)(count * 100 + i));
-                        put(dtype, start[b], i, b == 3 ? fabs(x) : x);
-                    }
-                for (di_level level = DI_PLAIN; level < DI_LEVELS; level++) {
-                    if (!di_level_supported(level))
-                        continue;
-                    memcpy(got, start, sizeof got);
-                    di_adamw_piece piece = {.p = got[0] + each,
-                                            .g = got[1] + each,
-                                            .m = got[2] + each,
-                                            .v = got[3] + each,
-                                            .count = count,
-                                            .grad_scale = variant % 2 ? 0.37 : 1.0,
-                                            .decay = 0.99,
-                                            .beta1 = betas[variant][0],
-                                            .beta2 = betas[variant][1],
-                                            .step_size = 1.3e-3,
-                                            .root = 0.7,
-                                            .eps = 1e-8};
-                    di_adamw_of(dtype, level)->update(&piece);
-                    if (level == DI_PLAIN)
-                        memcpy(expected, got, sizeof got);
-                    for (int b = 0; b < BUFFERS; b++)
-                        if (!same(dtype, expected[b], got[b], MOST + 1))
-                            fail_msg("%s at %s: buffer %d differs at count %lld", di_dtype_name(dtype),
-                                     di_level_name(level), b, (long long)count);
+        for (int64_t count = 0; count < LONG; count = count * 3 / 2 + 1) {
+            di_dtype dtype = d ? DI_F64 : DI_F32;
+            for (int64_t i = 0; i < LONG; i++)
+                put(dtype, in, i, hostile(77, (uint64_t)i));
+            const di_stage_table *plain = di_stage_of(dtype, DI_PLAIN);
+            plain->store(packed[0], in, count);
+            int64_t bad = plain->bad(in, 0.5, count), zeros = plain->zeros(in, count);
+            assert_true(bad >= count / 100 && bad <= count && zeros <= count);
+            for (di_level level = DI_BASE; level < DI_LEVELS; level++) {
+                if (!di_level_supported(level))
+                    continue;
+                const di_stage_table *fast = di_stage_of(dtype, level);
+                fast->store(packed[1], in, count);
+                assert_memory_equal(packed[0], packed[1], sizeof packed[0]);
+                assert_int_equal(fast->bad(in, 0.5, count), bad);
+                assert_int_equal(fast->zeros(in, count), zeros);
+                for (int from = 0; from < 3; from++) {
+                    const void *source = dtypes[from] == DI_BF16 ? (const void *)packed[0] : in;
+                    plain->load(out[0], source, dtypes[from], count / 2);
+                    fast->load(out[1], source, dtypes[from], count / 2);
+                    assert_true(same(dtype, out[0], out[1], count / 2));
                 }
             }
+        }
+}
+
+/* bf16 is the nearest, ties to even, and NaN stays NaN. */
+static void bf16_is_rounded_to_the_nearest(void **state) {
+    (void)state;
+    const float in[] = {1.0f, 1.00390625f, 1.01171875f, 1.005f, -3.3895314e38f, 3.4e38f, NAN, -INFINITY, 1e-45f, -0.0f};
+    const float expected[] = {1.0f, 1.0f, 1.015625f, 1.0078125f, -3.3895314e38f, INFINITY, NAN, -INFINITY, 0.0f, -0.0f};
+    enum { COUNT = sizeof in / sizeof *in };
+    uint16_t packed[COUNT];
+    float back[COUNT];
+    di_stage_of(DI_F32, DI_PLAIN)->store(packed, in, COUNT);
+    di_stage_of(DI_F32, DI_PLAIN)->load(back, packed, DI_BF16, COUNT);
+    assert_true(same(DI_F32, back, expected, COUNT));
 }
 
 static void sums_of_squares_have_the_plain_bits(void **state) {
@@ -221,19 +314,18 @@ static void a_call_is_timed(void **state) {
         double best = INFINITY;
         for (int repeat = 0; repeat < 5; repeat++) {
             double began = seconds();
-            di_adamw_piece piece = {.p = data[0],
-                                    .g = data[1],
-                                    .m = data[2],
-                                    .v = data[3],
-                                    .count = LONGEST,
-                                    .grad_scale = 1,
-                                    .decay = 1,
-                                    .beta1 = 0.9,
-                                    .beta2 = 0.999,
-                                    .step_size = 1e-3,
-                                    .root = 1,
-                                    .eps = 1e-8};
-            di_adamw_of(DI_F32, level)->update(&piece);
+            di_rule_call call = {.p = data[0],
+                                 .g = data[1],
+                                 .state = {data[2], data[3]},
+                                 .count = LONGEST,
+                                 .grad_scale = 1,
+                                 .decay = 1,
+                                 .beta1 = 0.9,
+                                 .beta2 = 0.999,
+                                 .step_size = 1e-3,
+                                 .root = 1,
+                                 .eps = 1e-8};
+            di_adam_rule_of(DI_F32, level)->update(&call);
             best = fmin(best, seconds() - began);
         }
         print_message("adamw f32 %-5s %6.2f GB/s (28 bytes an element)\n", di_level_name(level),
@@ -244,8 +336,11 @@ static void a_call_is_timed(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {cmocka_unit_test(levels_give_the_plain_bits),
+                                       cmocka_unit_test(staging_gives_the_plain_bits),
+                                       cmocka_unit_test(bf16_is_rounded_to_the_nearest),
                                        cmocka_unit_test(sums_of_squares_have_the_plain_bits),
                                        cmocka_unit_test(numbers_are_pytorchs),
-                                       cmocka_unit_test(numbers_are_the_definition), cmocka_unit_test(a_call_is_timed)};
+                                       cmocka_unit_test(numbers_are_the_definition),
+                                       cmocka_unit_test(a_call_is_timed)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,0 +1,26 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What SGD and LARS share. */
+#include "optimizer/momentum.h"
+
+void di_momentum_states(const void *options, di_rule_state states[DI_RULE_STATES]) {
+    if (((const di_momentum_options *)options)->momentum != 0)
+        states[0] = (di_rule_state){"momentum_buffer", "momentum_buffer_scale", "momentum_buffer_table", true};
+}
+
+void di_momentum_prepare(const di_momentum_options *o, const di_update *update, double trust, di_rule_call *call) {
+    call->coupled_decay = update->parameter->flags & DI_PARAMETER_NO_DECAY ? 0.0 : o->weight_decay;
+    call->momentum = o->momentum;
+    call->input = 1.0 - o->dampening;
+    call->step_size = update->lr * trust;
+    call->unit = 1.0;
+    call->nesterov = o->nesterov;
+    call->first = update->step == 1;
+}
+
+di_status di_momentum_check(const char *name, const di_momentum_options *o) {
+    if (o->momentum == 0 && (o->nesterov || o->dampening != 0))
+        return di_fail(DI_EINVAL, "%s: %s needs momentum above 0", name, o->nesterov ? "nesterov" : "dampening");
+    if (o->nesterov && o->dampening != 0)
+        return di_fail(DI_EINVAL, "%s: dampening=%g; must be 0 with nesterov", name, o->dampening);
+    return DI_OK;
+}

@@ -1,0 +1,62 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* SGD with momentum in PyTorch's form. The rule stands in momentum_plain.c. */
+#include "optimizer/adam.h"
+#include "optimizer/list.h"
+#include "optimizer/momentum.h"
+
+static const di_option rows[] = {{.name = "lr",
+                                  .type = DI_NUMBER,
+                                  .offset = DI_FIELD(double, di_momentum_options, common.lr),
+                                  .value = "0.001",
+                                  .min = 0,
+                                  .max = 1e30,
+                                  .help = "learning rate"},
+                                 {.name = "momentum",
+                                  .type = DI_NUMBER,
+                                  .offset = DI_FIELD(double, di_momentum_options, momentum),
+                                  .value = "0",
+                                  .min = 0,
+                                  .max = 1e30,
+                                  .help = "share of the old direction in the new one; 0: no state"},
+                                 {.name = "dampening",
+                                  .type = DI_NUMBER,
+                                  .offset = DI_FIELD(double, di_momentum_options, dampening),
+                                  .value = "0",
+                                  .min = 0,
+                                  .max = 1e30,
+                                  .help = "what the gradient lacks in the direction, after the first step"},
+                                 {.name = "weight_decay",
+                                  .type = DI_NUMBER,
+                                  .offset = DI_FIELD(double, di_momentum_options, weight_decay),
+                                  .value = "0",
+                                  .min = 0,
+                                  .max = 1e30,
+                                  .help = "added to the gradient times the weight"},
+                                 {.name = "nesterov",
+                                  .type = DI_BOOL,
+                                  .offset = DI_FIELD(bool, di_momentum_options, nesterov),
+                                  .value = "off",
+                                  .help = "looks one step ahead along the direction"},
+                                 {.name = NULL, .more = di_optimizer_rows}};
+
+static di_status check(const void *options) { return di_momentum_check("sgd", options); }
+
+static void prepare(const void *options, const di_update *update, di_rule_call *call) {
+    di_momentum_prepare(options, update, 1.0, call);
+}
+
+static const di_rule rule = {.states = di_momentum_states, .prepare = prepare, .table = di_momentum_rule_of};
+
+const di_optimizer di_sgd = {.part = {.size = sizeof(di_optimizer),
+                                      .slot = "optimizer",
+                                      .name = "sgd",
+                                      .python = "SGD",
+                                      .paper = "Sutskever and others, ICML 2013",
+                                      .help = "stochastic gradient descent with momentum",
+                                      .options = rows,
+                                      .options_size = sizeof(di_momentum_options),
+                                      .check = check,
+                                      .tolerance = {1e-6, 1e-13}},
+                             .lr = di_common_lr,
+                             .passes = 1,
+                             .rule = &rule};

@@ -312,6 +312,16 @@ static void forget(di_tape *tape) {
     tape->planned = tape->ran_forward = false;
 }
 
+/* Where backward is done with each parameter, its value too: a recomputation reads that once more. */
+static void mark_last(di_tape *tape) {
+    for (int32_t e = tape->backward_begin; e < tape->entries.count; e++) {
+        const tape_node *node = tape_node_at(tape, tape_entry_at(tape, e)->node);
+        for (int32_t i = 0; i < node->call.inputs; i++)
+            if (node->input[i] >= 0)
+                tape_value_at(tape, node->input[i])->last = e;
+    }
+}
+
 static bool same_plan(const di_tape *tape, const di_var *outputs, int32_t count, bool with_backward) {
     if (!tape->planned || tape->root_count != count || tape->with_backward != with_backward)
         return false;
@@ -346,6 +356,8 @@ di_status tape_plan(di_tape *tape, const di_var *outputs, int32_t count, bool wi
             add_compute(tape, n, TAPE_FORWARD);
     if (with_backward)
         schedule_backward(tape);
+    if (with_backward && tape->status == DI_OK)
+        mark_last(tape);
     int32_t end = (int32_t)di_max(tape->entries.count - 1, 0);
     for (int32_t v = 0; v < tape->values.count; v++) {
         const tape_value *value = tape_value_at(tape, v);

@@ -144,14 +144,40 @@ static di_status differentiate(di_tape *tape, const tape_entry *entry) {
     return status == DI_OK ? settle_gradients(tape, entry, &call) : status;
 }
 
-static di_status run(di_tape *tape, int64_t first, int64_t last) {
-    for (int64_t e = first; e < last; e++) {
-        const tape_entry *entry = tape_entry_at(tape, e);
-        di_status status = entry->phase == TAPE_BACKWARD ? differentiate(tape, entry) : compute(tape, entry);
+/* Hands out the parameters that entry e of backward was the last to touch. */
+static di_status tell_done(di_tape *tape, int64_t e) {
+    const tape_node *node = tape_node_at(tape, tape_entry_at(tape, e)->node);
+    for (int32_t i = 0; i < node->call.inputs; i++) {
+        const tape_value *value = node->input[i] < 0 ? NULL : tape_value_at(tape, node->input[i]);
+        bool again = false; /* one parameter may be two inputs */
+        for (int32_t k = 0; k < i; k++)
+            again |= node->input[k] == node->input[i];
+        if (!value || !value->parameter || value->last != e || again || !value->parameter->has_grad)
+            continue;
+        di_status status = tape->gradient_done(tape->gradient_user, value->parameter);
         if (status != DI_OK)
             return status;
     }
     return DI_OK;
+}
+
+static di_status run(di_tape *tape, int64_t first, int64_t last) {
+    for (int64_t e = first; e < last; e++) {
+        const tape_entry *entry = tape_entry_at(tape, e);
+        di_status status = entry->phase == TAPE_BACKWARD ? differentiate(tape, entry) : compute(tape, entry);
+        if (status == DI_OK && tape->gradient_done && tape->with_backward && e >= tape->backward_begin)
+            status = tell_done(tape, e);
+        if (status != DI_OK)
+            return status;
+    }
+    return DI_OK;
+}
+
+void di_tape_on_gradient(di_tape *tape, di_status (*done)(void *user, di_parameter *parameter), void *user) {
+    if (!tape)
+        return;
+    tape->gradient_done = done;
+    tape->gradient_user = user;
 }
 
 di_status di_tape_plan(di_tape *tape, const di_var *outputs, int32_t count, bool backward, di_tape_cost *cost) {

@@ -17,7 +17,8 @@ typedef struct tape_value {
     di_tensor destination; /* of an external's gradient */
     /* plan: slots of the value (from forward; from recomputation) and of its gradient; -1: none */
     int32_t slot[2], grad_slot;
-    bool born; /* while planning backward: some consumer has written the gradient */
+    bool born;    /* while planning backward: some consumer has written the gradient */
+    int32_t last; /* of a parameter: the last entry of backward that touches it */
 } tape_value;
 
 typedef struct tape_node {
@@ -78,6 +79,8 @@ struct di_tape {
     bool planned, with_backward, ran_forward;
     int32_t roots[16], root_count;
     int32_t backward_begin; /* entry index */
+    di_status (*gradient_done)(void *user, di_parameter *parameter);
+    void *gradient_user;
     void *arena;
     int64_t arena_bytes, allocated_bytes;
 };

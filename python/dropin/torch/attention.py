@@ -264,6 +264,15 @@ def {name}({positional}, *, {keyword}, **unknown):
     return made
 
 
+def initial(recipe, text, index, heads, dim, max_length):
+    """First values of a parameter, in double."""
+    (count,) = [count for i, _, count, _ in recipe.part.parameters(text, heads, max_length=max_length) if i == index]
+    values = torch.empty(count, dtype=torch.float64)
+    config = recipe.part.config(heads, heads, dim, dim, max_length)
+    check(recipe.operator.record.initialise(recipe.part.parse(text), config, index, ffi.cast("double *", values.data_ptr())))
+    return values
+
+
 class _Attention(nn.Module):
     """Base of the modules: options as text, their parameters as torch's (frozen ones as buffers)."""
 
@@ -280,23 +289,15 @@ class _Attention(nn.Module):
         self.dropout = float(dict(zip((row.name for row in recipe.rows), values)).get("dropout") or 0)
         dtype = dtype or torch.get_default_dtype()
         self._indices = []
-        for index, name, count, flags in recipe.part.parameters(self.options, heads, self.kv_heads, dim, self.dim_v, max_length or 1):
-            first = self._initial(index, count, max_length or 1)
-            if max_length is None and not torch.equal(first, self._initial(index, count, 2)):
+        for index, name, _, flags in recipe.part.parameters(self.options, heads, self.kv_heads, dim, self.dim_v, max_length or 1):
+            first, other = (initial(recipe, self.options, index, heads, dim, length) for length in (max_length or 1, 2 * (max_length or 1)))
+            if max_length is None and not torch.equal(first, other):
                 raise ValueError(f"{recipe.part.name}: max_length=None; the longest length of training must be given, {name} depends on it")
             if flags & lib.DI_PARAMETER_FROZEN:
                 self.register_buffer(name, first.to(dtype))
             else:
                 self.register_parameter(name, nn.Parameter(first.to(dtype)))
             self._indices.append((index, name))
-
-    def _initial(self, index, count, max_length):
-        recipe = self._recipe
-        config = recipe.part.config(self.heads, self.kv_heads, self.dim, self.dim_v, max_length)
-        *_, grown = [n for i, _, n, _ in recipe.part.parameters(self.options, self.heads, max_length=max_length) if i == index]
-        values = torch.empty(grown, dtype=torch.float64)
-        check(recipe.operator.record.initialise(recipe.part.parse(self.options), config, index, ffi.cast("double *", values.data_ptr())))
-        return values
 
     def forward(self, query, key, value, attn_mask=None, *, query_lengths=None, key_lengths=None, cu_q=None, cu_k=None, slopes=None,
                 key_bias=None):

@@ -69,7 +69,7 @@ def _text_of_value(value):
 def text_of(rows, values):
     """Option text of the values that differ from the defaults; None stands for the default."""
     return ",".join([f"{row.name}={_text_of_value(value)}" for row, value in zip(rows, values)
-                     if value is not None and not (value is row.value or (type(value) is type(row.value) and value == row.value))])
+                     if value is not None and value != row.value])
 
 
 def parsed(part, text):

@@ -292,7 +292,7 @@ class _Attention(nn.Module):
         for index, name, _, flags in recipe.part.parameters(self.options, heads, self.kv_heads, dim, self.dim_v, max_length or 1):
             first, other = (initial(recipe, self.options, index, heads, dim, length) for length in (max_length or 1, 2 * (max_length or 1)))
             if max_length is None and not torch.equal(first, other):
-                raise ValueError(f"{recipe.part.name}: max_length=None; the longest length of training must be given, {name} depends on it")
+                raise ValueError(f"{recipe.part.name}: max_length=None; {name} depends on the longest length of training")
             if flags & lib.DI_PARAMETER_FROZEN:
                 self.register_buffer(name, first.to(dtype))
             else:

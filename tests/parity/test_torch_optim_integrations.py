@@ -34,8 +34,8 @@ def test_names():
     assert optim.named("AdamW") == optim.named("adamw") == (optim.AdamW, {})
     made, kwargs = optim.named("adamw:beta2=0.95,lr=0.5")
     assert made is optim.AdamW and kwargs == {"betas": (0.9, 0.95), "lr": 0.5}
-    with pytest.raises(ValueError, match="unknown name 'adamv'; did you mean 'adamw'"):
-        optim.named("adamv")
+    with pytest.raises(ValueError, match="unknown name 'lyon'; did you mean 'lion'"):
+        optim.named("lyon")
 
 
 def test_trainer(tmp_path):
@@ -64,20 +64,18 @@ def test_timm():
     import timm.optim
 
     model = torch.nn.Sequential(torch.nn.Linear(4, 3), torch.nn.LayerNorm(3))
-    made = timm.optim.create_optimizer_v2(model, "dropin_adamw", lr=0.01, weight_decay=0.05)
+    made = timm.optim.create_optimizer_v2(model, "dropin-adamw", lr=0.01, weight_decay=0.05)
     assert type(made) is optim.AdamW and sorted(g["weight_decay"] for g in made.param_groups) == [0.0, 0.05]
-    assert {f"dropin_{name}" for name in optim.NAMES} <= set(timm.optim.list_optimizers())
+    assert {"dropin-" + name.replace("_", "-") for name in optim.NAMES} <= set(timm.optim.list_optimizers())
 
 
 def test_the_example_script():
     imported("transformers")
     name = "adamw8bit" if "adamw8bit" in optim.NAMES else "adamw"
-    script = [sys.executable, str(ROOT / "examples" / "torch_llama.py")]
-    ran = subprocess.run([*script, "--steps", "12", "--optimizer", name, "--width", "32", "--layers", "1", "--length", "16"],
+    script = str(ROOT / "examples" / "torch_llama.py")
+    ran = subprocess.run([sys.executable, script, "--steps", "12", "--optimizer", name, "--width", "32", "--layers", "1", "--length", "16"],
                          capture_output=True, text=True)
     assert ran.returncode == 0, ran.stderr
     losses = [float(x) for x in re.findall(r"loss (\d+\.\d+)", ran.stdout)]
     assert len(losses) >= 2 and losses[-1] < losses[0]
     assert re.search(r"optimizer state: \d+ bytes, \d+\.\d\d a parameter", ran.stdout)
-    ran = subprocess.run([*script, "--optimizer", "adamv"], capture_output=True, text=True)
-    assert ran.returncode == 2 and "adamv" in ran.stderr

@@ -61,7 +61,7 @@ def test_state_is_shown_without_copies(name):
     kept = [view for key, view in optimizer.state[ours[3]].items() if key != "step"]
     before = [view.clone() for view in kept]
     run([optimizer], [ours], 1, 1)
-    assert not all(torch.equal(x, y) for x, y in zip(kept, before))
+    assert not kept or not all(torch.equal(x, y) for x, y in zip(kept, before))  # plain SGD keeps none
     del optimizer
     assert all(torch.isfinite(view.float()).all() for view in kept)  # they keep the memory
 
@@ -80,7 +80,7 @@ def test_torchs_state_loads_here_and_ours_there(name, options):
     run([first, second], [theirs, ours], 3, 1)
     near(ours, theirs)
     back = twins(ours)
-    third = getattr(torch.optim, name)(back, fused=False)
+    third = getattr(torch.optim, name)(back)
     third.load_state_dict(saved(second.state_dict()))
     run([second, third], [ours, back], 3, 2)
     near(ours, back)

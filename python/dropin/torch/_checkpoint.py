@@ -62,11 +62,9 @@ def write(optimizer, packed):
 
 def to_bitsandbytes(optimizer):
     packed = optimizer.state_dict()
-    parameters = list(itertools.chain.from_iterable(group["params"] for group in optimizer.param_groups))
     groups = [group for group in optimizer.param_groups for _ in group["params"]]
-    state = {index: _bitsandbytes.write(type(optimizer).__name__, index, parameters[index], groups[index], entry)
-             for index, entry in packed["state"].items()}
-    return {**packed, "state": state}
+    state = {index: _bitsandbytes.write(type(optimizer).__name__, index, groups[index], entry) for index, entry in packed["state"].items()}
+    return {**packed, "state": state, "param_groups": [_bitsandbytes.write_group(group) for group in packed["param_groups"]]}
 
 
 # ---- reading -----------------------------------------------------------------------------------------------------------------
@@ -111,21 +109,38 @@ def _copy(view, value):
     local(view).copy_(local(value))
 
 
-def _take(optimizer, name, parameter, group, entry):
+def _with_tables(views, entry):
+    """The values whose codes came with a table of their own."""
+    return [key for key in entry if key in views and f"{key}_scale" in entry and f"{key}_table" in entry]
+
+
+def take(optimizer, name, parameter, group, entry):
     """Writes the entry of one parameter into its fresh state."""
-    owner, views = type(optimizer).__name__, optimizer.state[parameter]
-    entry = {key: value for key, value in entry.items() if value is not None}
-    steps = _steps_of(owner, name, entry)
-    entry = _bitsandbytes.flatten(entry)
+    owner, instance, index = type(optimizer).__name__, optimizer._instance, optimizer._place[id(parameter)]
+    entry = _bitsandbytes.flatten({key: value for key, value in entry.items() if value is not None})
+    views = optimizer.state[parameter]
     if _bitsandbytes.is_one(entry):
-        _bitsandbytes.read(optimizer, name, parameter, group, views, entry)
-    elif any(key != "step" for key in entry) or steps:
-        entry = _bitsandbytes.encode_plain(optimizer, name, parameter, views, entry)
-        if entry is not None:
-            _check_entry(owner, name, views, entry)
-            for key, view in views.items():
-                if key != "step":
-                    _copy(view, entry[key])
+        entry = _bitsandbytes.rename(owner, name, parameter, views, entry)
+    steps = _steps_of(owner, name, entry)
+    if not steps and not any(key != "step" for key in entry):
+        return 0
+    coded = [key for key in views if f"{key}_scale" in views]
+    plain = coded and all(isinstance(entry.get(key), torch.Tensor) and entry[key].is_floating_point() for key in coded)
+    if plain:  # 32-bit state for an optimizer in 8 bits
+        views = optimizer._convert(index, parameter, 32)
+    theirs = _with_tables(views, entry)
+    apart = {part for key in theirs for part in (key, f"{key}_scale", f"{key}_table")}
+    rest = {key: value for key, value in entry.items() if key not in apart}
+    views = {key: view for key, view in views.items() if key not in apart}
+    _check_entry(owner, name, views, rest)
+    for key in views:
+        if key != "step":
+            _copy(views[key], rest[key])
+    for key in theirs:
+        _bitsandbytes.load_codes(owner, name, instance, index, key, *(local(entry[part]) for part in (key, f"{key}_scale", f"{key}_table")),
+                                 group.get("block"))
+    if plain or theirs:
+        views = optimizer._convert(index, parameter, 8) if plain else optimizer._show(index, parameter)
     local(views["step"]).fill_(steps)
     return steps
 
@@ -149,6 +164,8 @@ def load(optimizer, state_dict):
                              f"group {number} has {len(theirs['params'])} parameters; here are {len(group['params'])}")
         for key, value in theirs.items():
             optimizer._check_switch(key, value)
+    if any(isinstance(entry, dict) and _bitsandbytes.is_one(_bitsandbytes.flatten(entry)) for entry in state_dict["state"].values()):
+        saved = [{**_bitsandbytes.read_group(optimizer.options, theirs), "params": theirs["params"]} for theirs in saved]
     before = optimizer._keep()
     try:
         for group, theirs in zip(groups, saved):
@@ -160,7 +177,7 @@ def load(optimizer, state_dict):
                 entry = state_dict["state"].get(index)
                 if entry:
                     optimizer._admit(number, [parameter])
-                    most = max(most, _take(optimizer, optimizer._name(number, parameter), parameter, group, entry))
+                    most = max(most, take(optimizer, optimizer._name(number, parameter), parameter, group, entry))
         optimizer._instance.set_steps(most)
     except Exception:
         optimizer._bring_back(before)

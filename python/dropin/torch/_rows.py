@@ -83,9 +83,19 @@ def read(part, text=""):
     return options
 
 
+def as_torch(options, keywords):
+    """Options under torch's longer keyword where the row has the beginning of it: decoupled, decoupled_weight_decay."""
+    names = {option.name for option in options}
+    for option in options:
+        longer = [key for key in keywords if key.startswith(option.name + "_") and key not in names]
+        yield option._replace(name=longer[0]) if len(longer) == 1 and option.name not in keywords else option
+
+
 def _one_text(owner, name, kind, value):
     if hasattr(value, "item") and getattr(value, "ndim", None) == 0:  # a tensor or numpy number of no dimensions
         value = value.item()
+    if value is None and kind in (lib.DI_INT, lib.DI_NUMBER):
+        value = "auto"
     if kind == lib.DI_BOOL:
         if not isinstance(value, (bool, numbers.Integral)):
             raise TypeError(f"{owner}: {name}={value!r}; must be True or False")
@@ -105,7 +115,7 @@ def _one_text(owner, name, kind, value):
 def to_text(owner, option, value):
     """ "name=value" of one option, several for betas; TypeError names owner, option and value."""
     if len(option.rows) == 1:
-        return f"{option.name}={_one_text(owner, option.name, option.kind, value)}"
+        return f"{option.rows[0]}={_one_text(owner, option.name, option.kind, value)}"
     try:
         values = tuple(value)
     except TypeError:

@@ -6,7 +6,7 @@ import itertools
 import operator
 
 import torch
-from dropin._library import ffi, lib
+from dropin._library import check, ffi, lib
 from dropin.torch import _checkpoint, _rows
 from dropin.torch._embedding import StableEmbedding
 from dropin.torch._instance import Instance, check_parameter, gradients_of, is_dtensor
@@ -69,6 +69,7 @@ class Optimizer(torch.optim.Optimizer):
         self._groups = []
         self._place = {}  # id of a parameter → its number in the library
         self._counts, self._hooks = {}, []  # of per_layer
+        self._tables = []  # parameters whose codes are still decoded with a table that was loaded
 
     # ---- options and groups -------------------------------------------------------------------------------------------
 
@@ -151,7 +152,22 @@ class Optimizer(torch.optim.Optimizer):
         views = self._instance.state(index)
         if is_dtensor(parameter):
             views = {key: _checkpoint.sharded_like(parameter, view) for key, view in views.items()}
+        if any(key.endswith("_table") for key in views):  # of loaded codes: it goes with the next step
+            views = {key: view.clone() if key.endswith("_table") else view for key, view in views.items()}
+            self._tables.append((index, parameter))
         self.state[parameter] = views
+        return views
+
+    def _convert(self, index, parameter, bits):
+        """State of one parameter to 32 or 8 bits; the tensors over the old one are gone."""
+        del self.state[parameter]
+        check(lib.di_optimizer_convert(self._instance.handle, index, bits))
+        return self._show(index, parameter)
+
+    def _forget_tables(self):
+        for index, parameter in self._tables.copy():
+            self._tables.remove((index, parameter))
+            self._show(index, parameter)
 
     def _refuse_sharded(self, group, name, parameter):
         owner, record = type(self).__name__, self._instance.record
@@ -222,6 +238,8 @@ class Optimizer(torch.optim.Optimizer):
         gradients = gradients_of(parameters)
         self._instance.step(gradients, 1.0 if scale is None else 1.0 / scale.item(), self._settings["max_norm"])
         torch.autograd.graph.increment_version([p for p, g in zip(parameters, gradients) if g is not None])
+        if self._tables:
+            self._forget_tables()
         return loss
 
     def _hook(self, index, number):
@@ -235,6 +253,8 @@ class Optimizer(torch.optim.Optimizer):
                 self._change(number, group, held)
             self._instance.step_one(index, parameter.grad)
             torch.autograd.graph.increment_version(parameter)
+            if self._tables:
+                self._forget_tables()
             parameter.grad = None
 
         return update
@@ -274,14 +294,15 @@ class Optimizer(torch.optim.Optimizer):
         kept, steps, order = state.pop("state"), state.pop("_steps"), state.pop("_order")
         super().__setstate__(state)
         self._renew(order)
-        for parameter, values in kept.items():
-            for key, view in self.state[parameter].items():
-                _checkpoint.local(view).copy_(_checkpoint.local(values[key]))
+        for number, group in enumerate(self.param_groups):
+            for parameter in group["params"]:
+                if parameter in kept:
+                    _checkpoint.take(self, self._name(number, parameter), parameter, group, kept[parameter])
         self._instance.set_steps(steps)
 
     # A fresh instance of the library stands beside the old one until all that is to be read into it has fitted.
 
-    _OWN = ("_instance", "_groups", "_place", "_counts", "_hooks", "state")
+    _OWN = ("_instance", "_groups", "_place", "_counts", "_hooks", "_tables", "state")
 
     def _renew(self, order):
         """A fresh instance with these parameters, in this order, under the options that the groups have now."""
@@ -349,9 +370,9 @@ def _document(summary, paper, options):
 
 
 def _make(name, part, text, summary):
-    options = tuple(_rows.read(part, text))
-    known = {option.name for option in options}
     theirs = _torch_signature(ffi.string(part.python).decode() if part.python else "")
+    options = tuple(_rows.as_torch(_rows.read(part, text), theirs))
+    known = {option.name for option in options}
     switches = {**{key: p.default for key, p in theirs.items() if key not in known},
                 **{key: value for key, value in _SWITCHES.items() if key not in known}}
     signature = _signature(options, theirs, switches)

@@ -2,10 +2,13 @@
 /* 8-bit codes in registers: no gather and no search.
  *
  * Encode. The code of a magnitude a = |s| is the number of mid-points below it. Its decade follows from the exponent
- * bits and one exact comparison with the mid-point between two decades; inside a decade the mid-points are the edges of
- * equal cells, so the floor of a linear function of a gives the number. That function is wrong by at most 3 of its
- * 2^-16 steps; a lane within 4 steps of an edge is encoded once more, exactly, by comparing with the mid-points.
- * Above the last cell of a decade, where the next decade's wider cells have not begun to win, the number is cut.
+ * bits and one comparison with the mid-point between two decades; inside a decade the mid-points are the edges of equal
+ * cells, so the floor of a linear function of a gives the number. Above the last cell of a decade, where the next
+ * decade's wider cells have not begun to win, the number is cut. With x (1 / scale) for x / scale all of this is only
+ * near the truth: within 1e-6 of the function's value at 0. That one is made too small by 2e-6, so that a lane is never
+ * over an edge too early, and lanes that end up to 24 steps of 2^-16 below one are encoded once more, exactly: by
+ * division and comparison with the mid-points. Their rate is 4e-4. The mid-points between decades are edges, too,
+ * from below; the last one, before 1.0, is none, so what lies within 8 ulp of it is exact as well.
  *
  * Decode. Every value is N c with an integer N = 18 k + 9 - 16 K, K the power of two at or below k, and
  * c = 5^e / (2e7 or 4e7). With c = high + low, fma(N, high, N low) is off by some 2^-48 before its one rounding, and
@@ -14,6 +17,7 @@
 #include "core/random.h"
 #include "optimizer/codec.h"
 #include <float.h>
+#include <math.h>
 #include <string.h>
 #if DI_LEVEL == 2
 #include <immintrin.h>
@@ -22,43 +26,44 @@
 enum {
     GROUPS = 8,            /* 0: below the first mid-point; 1 … 7: decades; then 1.0 */
     POINT = 65536,         /* a cell in steps of the position */
-    MARGIN = 4,            /* steps to an edge that are decided exactly */
+    WINDOW = 24,           /* steps below an edge that are decided exactly */
+    AROUND = 8,            /* ulp around the last mid-point that are */
     LOWEST = 0x34000000,   /* bits of 2^-23, below every mid-point */
     INFINITE = 0x7F800000, /* bits of infinity */
     MAGNITUDE = 0x7FFFFFFF,
-    CHUNK = 64
+    CHUNK = 256
 };
 
-/* For the number of a magnitude: the index itself in the unsigned map, its distance from the zero's in the signed. */
+/* What the linear functions start from, made too small. */
+#define LESS (1 - 2e-6)
+
+/* Magnitudes are numbered as in the position: from 0, the zero's, in the signed map and from 1 in the unsigned. The
+ * position of a in group g is start 2^g + cells[g] a. */
 typedef struct decades {
     _Alignas(32) float bounds[GROUPS]; /* last mid-point of each group, itself still inside */
-    _Alignas(32) float cells[GROUPS];  /* steps per unit of s; entry 0 makes what lies above the last bound overflow */
-    _Alignas(32) float starts[GROUPS]; /* steps at s = 0, less the margin */
+    _Alignas(32) float cells[GROUPS];  /* entry 0 makes what lies above the last bound overflow */
+    float start;
     _Alignas(16) uint8_t first[16]; /* by the bits 24 … 27 of a float: the group of the least one with these bits */
-    _Alignas(16) uint8_t limit[16]; /* the highest number of each group, and of 1.0 */
+    _Alignas(16) uint8_t limit[16]; /* the highest number of each group, and of 1.0 (modulo 256) */
 } decades;
 
-static const decades signed_decades = {
-    .bounds = {2.74999991e-07f, 1.89999992e-06f, 1.44999995e-05f, 0.000122500001f, 0.00111249997f, 0.0105625f,
-               0.102812499f, 0.996484399f},
-    .cells = {POINT / 5.5e-7, POINT * 1e6 / 0.9, POINT * 2e5 / 0.9, POINT * 4e4 / 0.9, POINT * 8e3 / 0.9,
-              POINT * 16e2 / 0.9, POINT * 32e1 / 0.9, POINT * 64 / 0.9},
-    .starts = {POINT / 2 - MARGIN, POINT * 8 / 9.0 - MARGIN, POINT * 16 / 9.0 - MARGIN, POINT * 32 / 9.0 - MARGIN,
-               POINT * 64 / 9.0 - MARGIN, POINT * 128 / 9.0 - MARGIN, POINT * 256 / 9.0 - MARGIN,
-               POINT * 512 / 9.0 - MARGIN},
-    .first = {0, 0, 0, 0, 0, 1, 2, 2, 3, 3, 4, 5, 5, 6, 7, 7},
-    .limit = {0, 1, 3, 7, 15, 31, 63, 127, 128}};
+static const decades signed_decades = {.bounds = {2.74999991e-07f, 1.89999992e-06f, 1.44999995e-05f, 0.000122500001f,
+                                                  0.00111249997f, 0.0105625f, 0.102812499f, 0.996484399f},
+                                       .cells = {POINT * 5 / 9.0 / 2.75e-7, POINT * 1e6 / 0.9, POINT * 2e5 / 0.9,
+                                                 POINT * 4e4 / 0.9, POINT * 8e3 / 0.9, POINT * 16e2 / 0.9,
+                                                 POINT * 32e1 / 0.9, POINT * 64 / 0.9},
+                                       .start = POINT * 4 / 9.0 * LESS,
+                                       .first = {0, 0, 0, 0, 0, 1, 2, 2, 3, 3, 4, 5, 5, 6, 7, 7},
+                                       .limit = {0, 1, 3, 7, 15, 31, 63, 127, 128}};
 
-static const decades unsigned_decades = {
-    .bounds = {1.62500001e-07f, 1.45000001e-06f, 1.22500005e-05f, 0.000111250003f, 0.00105624995f, 0.0102812499f,
-               0.101406246f, 0.998242199f},
-    .cells = {POINT / 3.25e-7, POINT * 2e6 / 0.9, POINT * 4e5 / 0.9, POINT * 8e4 / 0.9, POINT * 16e3 / 0.9,
-              POINT * 32e2 / 0.9, POINT * 64e1 / 0.9, POINT * 128 / 0.9},
-    .starts = {POINT / 2 - MARGIN, POINT * 7 / 9.0 - MARGIN, POINT * 23 / 9.0 - MARGIN, POINT * 55 / 9.0 - MARGIN,
-               POINT * 119 / 9.0 - MARGIN, POINT * 247 / 9.0 - MARGIN, POINT * 503 / 9.0 - MARGIN,
-               POINT * 1015 / 9.0 - MARGIN},
-    .first = {0, 0, 0, 0, 0, 1, 2, 2, 3, 4, 4, 5, 5, 6, 7, 7},
-    .limit = {0, 2, 6, 14, 30, 62, 126, 254, 255}};
+static const decades unsigned_decades = {.bounds = {1.62500001e-07f, 1.45000001e-06f, 1.22500005e-05f, 0.000111250003f,
+                                                    0.00105624995f, 0.0102812499f, 0.101406246f, 0.998242199f},
+                                         .cells = {POINT * 10 / 9.0 / 1.625e-7, POINT * 2e6 / 0.9, POINT * 4e5 / 0.9,
+                                                   POINT * 8e4 / 0.9, POINT * 16e3 / 0.9, POINT * 32e2 / 0.9,
+                                                   POINT * 64e1 / 0.9, POINT * 128 / 0.9},
+                                         .start = POINT * 8 / 9.0 * LESS,
+                                         .first = {0, 0, 0, 0, 0, 1, 2, 2, 3, 4, 4, 5, 5, 6, 7, 7},
+                                         .limit = {1, 3, 7, 15, 31, 63, 127, 255, 0}};
 
 static inline const decades *decades_of(bool is_signed) { return is_signed ? &signed_decades : &unsigned_decades; }
 
@@ -68,8 +73,6 @@ static inline uint32_t bits_of(float x) {
     return bits;
 }
 
-static inline float magnitude_of(float x) { return x < 0 ? -x : x; }
-
 /* The code of s in our own map, exactly: a first number from the position, then one comparison with each of the
  * mid-points around it. A tie goes to the lower index, for a negative s the larger magnitude. */
 static uint8_t nearest(bool is_signed, float s) {
@@ -77,26 +80,25 @@ static uint8_t nearest(bool is_signed, float s) {
     if (negative && !is_signed)
         return 0;
     const decades *d = decades_of(is_signed);
-    const float *values = di_code_map(is_signed) + (is_signed ? 127 : 0);
-    float a = magnitude_of(s);
-    uint32_t bits = bits_of(a);
-    int32_t number = 0, most = d->limit[GROUPS - 1];
-    if (bits >= LOWEST) {
-        int32_t group = d->first[bits >> 24 & 15];
+    const float *values = di_code_map(is_signed) + (is_signed ? 127 : -1);
+    float a = fabsf(s);
+    int32_t number = d->limit[0], most = d->limit[GROUPS - 1];
+    if (bits_of(a) >= LOWEST) {
+        int32_t group = d->first[bits_of(a) >> 24 & 15];
         group += a > d->bounds[group];
         if (group == GROUPS)
             return negative ? 0 : DI_CODES - 1;
-        number = (int32_t)(a * d->cells[group] + d->starts[group]) / POINT;
+        number = (int32_t)(a * d->cells[group] + d->start * (float)(1 << group)) / POINT;
         if (number > d->limit[group])
             number = d->limit[group];
         float above = (values[number] + values[number + 1]) * 0.5f;
-        float below = number ? (values[number - 1] + values[number]) * 0.5f : -1;
+        float below = number > d->limit[0] ? (values[number - 1] + values[number]) * 0.5f : -1;
         if (number < most && (a > above || (negative && a == above)))
             number++;
         else if (a < below || (!negative && a == below))
             number--;
     }
-    return (uint8_t)(!is_signed ? number : negative ? 127 - number : 127 + number);
+    return (uint8_t)(!is_signed ? number - 1 : negative ? 127 - number : 127 + number);
 }
 
 /* The same in a table of somebody else's: how many mid-points lie strictly below s. */
@@ -196,22 +198,43 @@ static float absmax(const DI_REAL *x, int64_t count) {
 /* ---- encode ---- */
 
 typedef struct encoder {
-    __m256 bounds, cells, starts, scale;
-    __m256i first, limit;
+    const di_code_block *block;
+    const decades *decades;
+    float scale;
+    __m256i magnitudes[CHUNK / 8], groups[CHUNK / 8];
 } encoder;
 
-/* Positions of eight s in 2^-16 cells, and their groups. Nothing below 2^-23 is told apart. */
-static inline __m256i positions(const encoder *e, bool is_signed, __m256 s, __m256i *groups) {
-    const __m256 lowest = bits(LOWEST);
-    __m256 a = _mm256_max_ps(is_signed ? _mm256_and_ps(s, bits(MAGNITUDE)) : s, lowest);
-    __m256i below = _mm256_shuffle_epi8(e->first, _mm256_srli_epi32(_mm256_castps_si256(a), 24));
-    __m256 bound = _mm256_permutevar8x32_ps(e->bounds, below);
-    __m256i above = _mm256_cmpgt_epi32(_mm256_castps_si256(a), _mm256_castps_si256(bound));
-    __m256i group = _mm256_sub_epi32(below, above);
-    *groups = group;
-    /* how this rounds decides nothing: see the margin */
-    return _mm256_cvttps_epi32(
-        _mm256_fmadd_ps(a, _mm256_permutevar8x32_ps(e->cells, group), _mm256_permutevar8x32_ps(e->starts, group)));
+/* Magnitudes of s = x / scale, nearly, and their groups; nothing below 2^-23 is told apart. True if one is too near to
+ * the last mid-point. */
+__attribute__((always_inline)) static inline bool find_groups(encoder *e, bool is_signed, int64_t from, int64_t to) {
+    /* a little more, so that none is over a bound too early */
+    const __m256 bounds = _mm256_mul_ps(_mm256_load_ps(e->decades->bounds), _mm256_set1_ps(1 + 0x1p-21f));
+    const __m256 inverse = _mm256_set1_ps(1 / e->scale);
+    const __m256i first = _mm256_broadcastsi128_si256(_mm_load_si128((const __m128i *)e->decades->first));
+    const __m256i last = _mm256_set1_epi32((int32_t)bits_of(e->decades->bounds[GROUPS - 1]) - AROUND);
+    const DI_REAL *x = e->block->values;
+    __m256i nearest_last = _mm256_set1_epi32(-1);
+    for (int64_t i = from; i < to; i += 8) {
+        __m256 s = _mm256_mul_ps(load(x + i), inverse);
+        if (is_signed)
+            s = _mm256_and_ps(s, bits(MAGNITUDE));
+        /* what is negative has negative bits */
+        __m256i a = _mm256_max_epi32(_mm256_castps_si256(s), _mm256_set1_epi32(LOWEST));
+        nearest_last = _mm256_min_epu32(nearest_last, _mm256_sub_epi32(a, last));
+        __m256i below = _mm256_shuffle_epi8(first, _mm256_srli_epi32(a, 24));
+        __m256i bound = _mm256_castps_si256(_mm256_permutevar8x32_ps(bounds, below));
+        e->magnitudes[(i - from) / 8] = a;
+        e->groups[(i - from) / 8] = _mm256_sub_epi32(below, _mm256_cmpgt_epi32(a, bound));
+    }
+    __m256i around = _mm256_set1_epi32(2 * AROUND);
+    return _mm256_movemask_epi8(_mm256_cmpeq_epi32(_mm256_max_epu32(nearest_last, around), nearest_last)) != -1;
+}
+
+/* The position in 2^-16 cells. How this rounds decides nothing: see above. */
+static inline __m256i position_of(__m256i magnitude, __m256i group, __m256 cells, __m256i start) {
+    __m256i from = _mm256_add_epi32(start, _mm256_slli_epi32(group, 23)); /* start 2^group */
+    return _mm256_cvttps_epi32(_mm256_fmadd_ps(_mm256_castsi256_ps(magnitude), _mm256_permutevar8x32_ps(cells, group),
+                                               _mm256_castsi256_ps(from)));
 }
 
 /* Eight 32-bit lanes of each of four vectors as bytes; a 0-3, b 0-3, c 0-3, d 0-3, a 4-7 … */
@@ -222,63 +245,86 @@ static inline __m256i signs_of(__m256i a, __m256i b, __m256i c, __m256i d) {
     return _mm256_packs_epi16(_mm256_packs_epi32(a, b), _mm256_packs_epi32(c, d));
 }
 
-/* Codes of 32 elements; false: one of them is too near an edge. */
-static inline bool encode_32(const encoder *e, bool is_signed, bool repair, const DI_REAL *x, uint8_t *codes) {
-    __m256 s[4];
-    __m256i group[4], position[4];
-    for (int j = 0; j < 4; j++) {
-        s[j] = _mm256_div_ps(load(x + 8 * j), e->scale);
-        position[j] = positions(e, is_signed, s[j], &group[j]);
-    }
-    __m256i parts[2];
+/* Codes of elements i … i+31, the `at`-th vectors of the chunk; a mask of two bits a lane of those too near to an edge:
+ * lanes 0 and 1 of 16 bits are elements 0 and 8, then 1 and 9 … */
+__attribute__((always_inline)) static inline uint64_t encode_32(const encoder *e, bool is_signed, bool repair,
+                                                                int64_t at, int64_t i) {
+    const __m256 cells = _mm256_load_ps(e->decades->cells);
+    const __m256i start = _mm256_castps_si256(_mm256_set1_ps(e->decades->start));
+    const __m256i limits = _mm256_broadcastsi128_si256(_mm_load_si128((const __m128i *)e->decades->limit));
+    const __m256i *group = e->groups + at;
+    const DI_REAL *x = (const DI_REAL *)e->block->values + i;
+    __m256i position[4], parts[2];
+    for (int j = 0; j < 4; j++)
+        position[j] = position_of(e->magnitudes[at + j], group[j], cells, start);
     for (int j = 0; j < 2; j++)
         parts[j] = _mm256_blend_epi16(position[2 * j], _mm256_slli_epi32(position[2 * j + 1], 16), 0xAA);
-    __m256i near = _mm256_subs_epu16(_mm256_max_epu16(parts[0], parts[1]), _mm256_set1_epi16(-2 * MARGIN - 1));
     for (int j = 0; j < 4; j++)
         position[j] = _mm256_srli_epi32(position[j], 16);
     __m256i number = bytes_of(position[0], position[1], position[2], position[3]);
-    __m256i limit = _mm256_shuffle_epi8(e->limit, bytes_of(group[0], group[1], group[2], group[3]));
+    __m256i limit = _mm256_shuffle_epi8(limits, bytes_of(group[0], group[1], group[2], group[3]));
     __m256i code = _mm256_min_epu8(number, limit);
     if (is_signed) {
-        __m256i sign = signs_of(_mm256_castps_si256(s[0]), _mm256_castps_si256(s[1]), _mm256_castps_si256(s[2]),
-                                _mm256_castps_si256(s[3]));
-        __m256i zero = _mm256_set1_epi8(127);
+        __m256i less[4];
+        const __m256 flip = _mm256_set1_ps(e->scale < 0 ? -0.0f : 0.0f), none = _mm256_setzero_ps();
+        for (int j = 0; j < 4; j++)
+            less[j] = _mm256_castps_si256(_mm256_xor_ps(load(x + 8 * j), flip));
+        const __m256i zero = _mm256_set1_epi8(127);
+        __m256i sign = signs_of(less[0], less[1], less[2], less[3]);
         /* saturated: -1 would be -128, which is the code after the last */
         code = _mm256_blendv_epi8(_mm256_add_epi8(zero, code), _mm256_subs_epu8(zero, code), sign);
         if (repair) {
-            __m256i less[4]; /* not from s, which may have become -0 */
-            __m256 flip = _mm256_and_ps(e->scale, bits(INT32_MIN));
             for (int j = 0; j < 4; j++)
-                less[j] = _mm256_castps_si256(
-                    _mm256_cmp_ps(_mm256_xor_ps(load(x + 8 * j), flip), _mm256_setzero_ps(), _CMP_LT_OQ));
-            __m256i hit = _mm256_and_si256(signs_of(less[0], less[1], less[2], less[3]), _mm256_cmpeq_epi8(code, zero));
-            code = _mm256_add_epi8(code, hit);
+                less[j] = _mm256_castps_si256(_mm256_cmp_ps(_mm256_castsi256_ps(less[j]), none, _CMP_LT_OQ));
+            __m256i hit = signs_of(less[0], less[1], less[2], less[3]); /* -0 is not */
+            code = _mm256_add_epi8(code, _mm256_and_si256(hit, _mm256_cmpeq_epi8(code, zero)));
         }
+    } else {
+        code = _mm256_sub_epi8(code, _mm256_set1_epi8(1));
     }
     code = _mm256_permutevar8x32_epi32(code, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
-    _mm256_storeu_si256((__m256i *)codes, code);
-    return _mm256_testz_si256(near, near);
+    _mm256_storeu_si256((__m256i *)(e->block->codes + i), code);
+    const __m256i window = _mm256_set1_epi16(-WINDOW - 1);
+    __m256i near = _mm256_subs_epu16(_mm256_max_epu16(parts[0], parts[1]), window);
+    if (_mm256_testz_si256(near, near))
+        return 0;
+    uint64_t mask[2];
+    for (int j = 0; j < 2; j++)
+        mask[j] = ~(uint32_t)_mm256_movemask_epi8(
+            _mm256_cmpeq_epi16(_mm256_subs_epu16(parts[j], window), _mm256_setzero_si256()));
+    return mask[0] | mask[1] << 32;
 }
 
-static inline void encode_run(const di_code_block *block, float scale, bool is_signed, bool repair) {
-    const decades *d = decades_of(is_signed);
-    encoder e = {.bounds = _mm256_load_ps(d->bounds),
-                 .cells = _mm256_load_ps(d->cells),
-                 .starts = _mm256_load_ps(d->starts),
-                 .scale = _mm256_set1_ps(scale),
-                 .first = _mm256_broadcastsi128_si256(_mm_load_si128((const __m128i *)d->first)),
-                 .limit = _mm256_broadcastsi128_si256(_mm_load_si128((const __m128i *)d->limit))};
-    const DI_REAL *x = block->values;
-    int64_t i = 0;
-    for (; i + 32 <= block->count; i += 32)
-        if (!encode_32(&e, is_signed, repair, x + i, block->codes + i))
-            encode_any(block, scale, i, i + 32);
-    encode_any(block, scale, i, block->count);
+__attribute__((always_inline)) static inline void encode_run(const di_code_block *block, float scale, bool is_signed,
+                                                             bool repair) {
+    encoder e;
+    e.block = block;
+    e.decades = decades_of(is_signed);
+    e.scale = scale;
+    int64_t end = block->count & -32;
+    for (int64_t from = 0; from < end; from += CHUNK) {
+        int64_t to = from + CHUNK < end ? from + CHUNK : end;
+        if (find_groups(&e, is_signed, from, to)) {
+            encode_any(block, scale, from, to);
+            continue;
+        }
+        for (int64_t i = from; i < to; i += 32)
+            for (uint64_t near = encode_32(&e, is_signed, repair, (i - from) / 8, i); near;) {
+                int64_t bit = __builtin_ctzll(near);
+                int64_t lane = i + bit / 32 * 16 + bit % 4 / 2 * 8 + bit % 32 / 4;
+                encode_any(block, scale, lane, lane + 1);
+                near &= near - 1;
+                near &= near - 1;
+            }
+    }
+    encode_any(block, scale, end, block->count);
 }
 
 /* Our own map, rounding to nearest, all elements finite. */
 static void encode_finite(const di_code_block *block, float scale) {
-    if (!block->is_signed)
+    if (fabsf(scale) > 0x1p125f) /* the inverse would be denormal */
+        encode_any(block, scale, 0, block->count);
+    else if (!block->is_signed)
         encode_run(block, scale, false, false);
     else if (block->sign_repair)
         encode_run(block, scale, true, true);
@@ -307,28 +353,37 @@ static const factors unsigned_factors = {
 
 /* Eight values of the map. k is the code's distance from the zero's, with its sign, in the signed map, and the code + 1
  * in the unsigned. 1.0 is one more decade, of c = 1 / N. */
-static inline __m256 values_of(const uint8_t *codes, bool is_signed, __m256 high, __m256 low) {
-    __m256i code = _mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)codes));
-    __m256 k = _mm256_cvtepi32_ps(_mm256_sub_epi32(code, _mm256_set1_epi32(is_signed ? 127 : -1)));
+__attribute__((always_inline)) static inline __m256 values_of(const uint8_t *codes, bool is_signed, __m256 high,
+                                                              __m256 low) {
+    const __m256i spread = _mm256_setr_epi8(0, -1, -1, -1, 1, -1, -1, -1, 2, -1, -1, -1, 3, -1, -1, -1, 4, -1, -1, -1,
+                                            5, -1, -1, -1, 6, -1, -1, -1, 7, -1, -1, -1);
+    __m256i code = _mm256_shuffle_epi8(_mm256_broadcastq_epi64(_mm_loadl_epi64((const __m128i *)codes)), spread);
+    __m256i distance = _mm256_sub_epi32(code, _mm256_set1_epi32(is_signed ? 127 : -1)), nine = _mm256_set1_epi32(9);
+    __m256 k = _mm256_cvtepi32_ps(distance);
     __m256 power = _mm256_and_ps(k, bits((int32_t)0xFF800000));
     __m256i exponent = _mm256_srli_epi32(_mm256_castps_si256(k), 23);
-    __m256 n = _mm256_mul_ps(k, _mm256_set1_ps(18)), nine = _mm256_set1_ps(9);
-    /* 9 of the sign of k, and 0 for k = 0 */
-    __m256 rest = is_signed ? _mm256_max_ps(_mm256_min_ps(n, nine), _mm256_set1_ps(-9)) : nine;
-    n = _mm256_fnmadd_ps(power, _mm256_set1_ps(16), _mm256_add_ps(n, rest)); /* exact */
+    /* 9 of the sign of k, and 0 for k = 0; all of N is exact */
+    __m256 rest = is_signed ? _mm256_cvtepi32_ps(_mm256_sign_epi32(nine, distance)) : _mm256_set1_ps(9);
+    __m256 n = _mm256_fmadd_ps(k, _mm256_set1_ps(18), rest);
+    n = _mm256_fnmadd_ps(power, _mm256_set1_ps(16), n);
     __m256 value = _mm256_fmadd_ps(n, _mm256_permutevar8x32_ps(high, exponent),
                                    _mm256_mul_ps(n, _mm256_permutevar8x32_ps(low, exponent)));
     /* code 0 is 0 */
     return is_signed ? value : _mm256_castsi256_ps(_mm256_sign_epi32(_mm256_castps_si256(value), code));
 }
 
-static inline int64_t decode_run(const di_code_block *block, bool is_signed) {
+__attribute__((always_inline)) static inline int64_t decode_run(const di_code_block *block, bool is_signed) {
     const factors *f = is_signed ? &signed_factors : &unsigned_factors;
     __m256 high = _mm256_load_ps(f->high), low = _mm256_load_ps(f->low), scale = _mm256_set1_ps(*block->scale);
+    const uint8_t *codes = block->codes;
     DI_REAL *x = block->values;
-    int64_t i = 0;
-    for (; i + 8 <= block->count; i += 8)
-        store(x + i, _mm256_mul_ps(values_of(block->codes + i, is_signed, high, low), scale));
+    int64_t i = 0, end = block->count & -16;
+    for (; i < end; i += 16) {
+        __m256 first = values_of(codes + i, is_signed, high, low),
+               second = values_of(codes + i + 8, is_signed, high, low);
+        store(x + i, _mm256_mul_ps(first, scale));
+        store(x + i + 8, _mm256_mul_ps(second, scale));
+    }
     return i;
 }
 
@@ -375,7 +430,7 @@ static float signed_scale(const DI_REAL *x, int64_t count, float most) {
 static float finite_absmax(const DI_REAL *x, int64_t count) {
     float most = 0;
     for (int64_t i = 0; i < count; i++) {
-        float own = magnitude_of((float)x[i]);
+        float own = fabsf((float)x[i]);
         if (own > most && bits_of(own) < INFINITE)
             most = own;
     }

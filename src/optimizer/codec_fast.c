@@ -18,6 +18,7 @@
 #include "optimizer/codec.h"
 #include <float.h>
 #include <math.h>
+#include <stdlib.h>
 #include <string.h>
 #if DI_LEVEL == 2
 #include <immintrin.h>
@@ -99,6 +100,16 @@ static uint8_t nearest(bool is_signed, float s) {
             number--;
     }
     return (uint8_t)(!is_signed ? number - 1 : negative ? 127 - number : 127 + number);
+}
+
+/* The same where the code is known but for one step of its magnitude: too small, or right. */
+static inline uint8_t settle(bool is_signed, uint8_t code, float s) {
+    const float *values = di_code_map(is_signed) + (is_signed ? 127 : 0);
+    bool negative = s < 0;
+    int32_t number = is_signed ? abs(code - 127) : code, most = is_signed ? 127 : 254;
+    float a = fabsf(s), above = (values[number] + values[number + 1]) * 0.5f;
+    number += number < most && (a > above || (negative && a == above));
+    return (uint8_t)(!is_signed ? number : negative ? 127 - number : 127 + number);
 }
 
 /* The same in a table of somebody else's: how many mid-points lie strictly below s. */
@@ -301,6 +312,7 @@ __attribute__((always_inline)) static inline void encode_run(const di_code_block
     e.block = block;
     e.decades = decades_of(is_signed);
     e.scale = scale;
+    const DI_REAL *x = block->values;
     int64_t end = block->count & -32;
     for (int64_t from = 0; from < end; from += CHUNK) {
         int64_t to = from + CHUNK < end ? from + CHUNK : end;
@@ -312,7 +324,10 @@ __attribute__((always_inline)) static inline void encode_run(const di_code_block
             for (uint64_t near = encode_32(&e, is_signed, repair, (i - from) / 8, i); near;) {
                 int64_t bit = __builtin_ctzll(near);
                 int64_t lane = i + bit / 32 * 16 + bit % 4 / 2 * 8 + bit % 32 / 4;
-                encode_any(block, scale, lane, lane + 1);
+                if (repair)
+                    encode_any(block, scale, lane, lane + 1);
+                else
+                    block->codes[lane] = settle(is_signed, block->codes[lane], (float)x[lane] / scale);
                 near &= near - 1;
                 near &= near - 1;
             }

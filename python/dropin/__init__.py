@@ -6,6 +6,7 @@ dropin.numpy                         the same on numpy arrays; the next three ar
 dropin.sigmoid_attention …           a function for every part of the slot `attention`, on [batch, length, heads, dim]
 dropin.quantize, dropin.dequantize   block-wise 8-bit codes
 dropin.optimizer                     dropin.optimizer("adamw8bit:lr=1e-3") updates arrays in place
+dropin.from_dlpack, dropin.zeros     arrays of other libraries and of our own, without a copy both ways (DLPack)
 dropin.Attention                     the attention kernels on arrays that the caller owns, forward and backward
 """
 import importlib
@@ -14,7 +15,8 @@ from dropin._library import DropinError, check, execution, ffi, lib
 from dropin._version import __version__
 
 # name → module that has it
-_LATER = {"Attention": "attention", **dict.fromkeys(("dequantize", "optimizer", "quantize"), "numpy")}
+_LATER = {"Attention": "attention", **dict.fromkeys(("Buffer", "from_dlpack", "zeros"), "_dlpack"),
+          **dict.fromkeys(("dequantize", "optimizer", "quantize"), "numpy")}
 _MODULES = ("attention", "integrations", "numpy", "torch")
 
 __all__ = ["DropinError", "check", "execution", "ffi", "lib", "__version__", *_LATER]

@@ -1,9 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Arrays as the kernels see them: a pointer, a dtype and strides in elements. numpy arrays and torch tensors on the CPU."""
+"""Arrays as the kernels see them: a pointer, a dtype and strides in elements. numpy arrays, torch tensors on the CPU,
+and whatever speaks DLPack."""
 from dropin._library import ffi, lib
 
 _DTYPES = {"float32": lib.DI_F32, "float64": lib.DI_F64, "bfloat16": lib.DI_BF16, "float16": lib.DI_F16, "bool": lib.DI_BOOLEAN,
            "int8": lib.DI_I8, "uint8": lib.DI_U8, "int16": lib.DI_I16, "int32": lib.DI_I32, "int64": lib.DI_I64}
+NAMES = {number: name for name, number in _DTYPES.items()}
+
+
+def as_array(x):
+    """What has a pointer stays; whatever else speaks DLPack is seen through it; None stays None."""
+    if x is None or hasattr(x, "data_ptr") or hasattr(x, "ctypes"):
+        return x
+    from dropin._dlpack import from_dlpack  # which needs this module
+
+    return from_dlpack(x)
 
 
 def dtype_of(array):

@@ -2,7 +2,7 @@
 """The attention kernels on arrays [batch, length, heads, dim]: one checked call forward, one backward, no copies."""
 import numpy
 
-from dropin._array import dtype_of, fill_heads, pointer, strides_of
+from dropin._array import as_array, dtype_of, fill_heads, pointer, strides_of
 from dropin._library import check, execution, ffi, lib
 
 
@@ -17,7 +17,7 @@ class Attention:
     """One part with its options, e.g. Attention("sigmoid:bias=auto").
 
     forward(q, k, v, out) and backward(q, k, v, out, d_out, d_q, d_k, d_v) take arrays that the caller owns. Keywords: causal,
-    left, right (window), k_lengths, q_lengths (int32), mask (bool or additive, broadcast by stride 0), slopes, key_bias, threads,
+    left, right (window), top_left, k_lengths, q_lengths (int32), mask (bool or additive, broadcast by stride 0), slopes, key_bias, threads,
     seed, step, train, parameters (by name: bias, slopes, scale), lse, row_sum, max_logit. backward also takes d_slopes,
     d_key_bias and d_parameters.
     """
@@ -43,6 +43,7 @@ class Attention:
         mask = shape.mask
         mask.left = keywords.get("left", mask.left)
         mask.right = keywords.get("right", mask.right)
+        mask.top_left = bool(keywords.get("top_left"))
         for name in ("q_lengths", "k_lengths"):
             if keywords.get(name) is not None:
                 setattr(mask, name, ffi.cast("int32_t *", pointer(keywords[name])))
@@ -84,14 +85,17 @@ class Attention:
 
     def forward(self, q, k, v, out, **keywords):
         """Writes out; what backward needs is kept until the next forward."""
+        result = out
+        q, k, v, out = map(as_array, (q, k, v, out))
         shape = self._shape(q, k, v, keywords)
         io = self._io(q, k, v, out, keywords)
         context = self._exec(shape, False, keywords)
         check(lib.di_attention_forward(context, self.record, self.options, shape, io, pointer(self._saved)))
-        return out
+        return result
 
     def backward(self, q, k, v, out, d_out, d_q, d_k, d_v, **keywords):
         """Writes d_q, d_k, d_v (any may be None) after the forward of the same arrays."""
+        q, k, v, out, d_out, d_q, d_k, d_v = map(as_array, (q, k, v, out, d_out, d_q, d_k, d_v))
         shape = self._shape(q, k, v, keywords)
         io = self._io(q, k, v, out, keywords)
         grad = ffi.new("di_attention_grad *")

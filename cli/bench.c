@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* `dropin bench`: parts of the slot attention against the standard one and against the rate of products, all in one
- * run; and the products themselves. */
+ * run; and the products themselves. Optimizers are in bench_optimizer.c. */
+#include "cli/bench.h"
 #include "cli/measure.h"
 #include "cli/output.h"
 #include <cjson/cJSON.h>
@@ -9,30 +10,23 @@
 #include <stdlib.h>
 #include <string.h>
 
-typedef struct bench_options {
-    int64_t batch, heads, kv_heads, length, dim, window, repeats, threads;
-    bool causal;
-    int32_t dtype;
-    di_text json;
-} bench_options;
-
 static const di_option rows[] = {{.name = "batch",
                                   .type = DI_INT,
-                                  .offset = DI_FIELD(int64_t, bench_options, batch),
+                                  .offset = DI_FIELD(int64_t, di_bench_options, batch),
                                   .value = "4",
                                   .min = 1,
                                   .max = 4096,
                                   .help = "attention: sequences"},
                                  {.name = "heads",
                                   .type = DI_INT,
-                                  .offset = DI_FIELD(int64_t, bench_options, heads),
+                                  .offset = DI_FIELD(int64_t, di_bench_options, heads),
                                   .value = "8",
                                   .min = 1,
                                   .max = 1024,
                                   .help = "attention: query heads"},
                                  {.name = "kv_heads",
                                   .type = DI_INT,
-                                  .offset = DI_FIELD(int64_t, bench_options, kv_heads),
+                                  .offset = DI_FIELD(int64_t, di_bench_options, kv_heads),
                                   .value = "auto",
                                   .min = 1,
                                   .max = 1024,
@@ -40,46 +34,60 @@ static const di_option rows[] = {{.name = "batch",
                                   .help = "attention: key and value heads; auto = heads"},
                                  {.name = "length",
                                   .type = DI_INT,
-                                  .offset = DI_FIELD(int64_t, bench_options, length),
+                                  .offset = DI_FIELD(int64_t, di_bench_options, length),
                                   .value = "1024",
                                   .min = 1,
                                   .max = 1048576,
                                   .help = "attention: queries and keys"},
                                  {.name = "dim",
                                   .type = DI_INT,
-                                  .offset = DI_FIELD(int64_t, bench_options, dim),
+                                  .offset = DI_FIELD(int64_t, di_bench_options, dim),
                                   .value = "64",
                                   .min = 1,
                                   .max = 512,
                                   .help = "attention: features of a head"},
                                  {.name = "causal",
                                   .type = DI_BOOL,
-                                  .offset = DI_FIELD(bool, bench_options, causal),
+                                  .offset = DI_FIELD(bool, di_bench_options, causal),
                                   .value = "off",
                                   .help = "attention: a query sees no later key"},
                                  {.name = "window",
                                   .type = DI_INT,
-                                  .offset = DI_FIELD(int64_t, bench_options, window),
+                                  .offset = DI_FIELD(int64_t, di_bench_options, window),
                                   .value = "-1",
                                   .min = -1,
                                   .max = 1048576,
                                   .help = "attention: keys to the left that a query sees; -1: all"},
+                                 {.name = "elements",
+                                  .type = DI_INT,
+                                  .offset = DI_FIELD(int64_t, di_bench_options, elements),
+                                  .value = "4194304",
+                                  .min = 1,
+                                  .max = 1e11,
+                                  .help = "optimizer: of all parameters together"},
+                                 {.name = "tensors",
+                                  .type = DI_INT,
+                                  .offset = DI_FIELD(int64_t, di_bench_options, tensors),
+                                  .value = "1",
+                                  .min = 1,
+                                  .max = 100000,
+                                  .help = "optimizer: parameters that they are divided over"},
                                  {.name = "dtype",
                                   .type = DI_CHOICE,
-                                  .offset = DI_FIELD(int32_t, bench_options, dtype),
+                                  .offset = DI_FIELD(int32_t, di_bench_options, dtype),
                                   .value = "f32",
                                   .choices = "f32|f64",
                                   .help = "of everything"},
                                  {.name = "repeats",
                                   .type = DI_INT,
-                                  .offset = DI_FIELD(int64_t, bench_options, repeats),
+                                  .offset = DI_FIELD(int64_t, di_bench_options, repeats),
                                   .value = "9",
                                   .min = 1,
                                   .max = 9999,
                                   .help = "rounds; the median counts"},
                                  {.name = "threads",
                                   .type = DI_INT,
-                                  .offset = DI_FIELD(int64_t, bench_options, threads),
+                                  .offset = DI_FIELD(int64_t, di_bench_options, threads),
                                   .value = "auto",
                                   .min = 1,
                                   .max = 1024,
@@ -87,7 +95,7 @@ static const di_option rows[] = {{.name = "batch",
                                   .help = "auto: what affinity and the container's quota give"},
                                  {.name = "json",
                                   .type = DI_TEXT,
-                                  .offset = DI_FIELD(di_text, bench_options, json),
+                                  .offset = DI_FIELD(di_text, di_bench_options, json),
                                   .value = "",
                                   .help = "writes the figures to this file, too"},
                                  {.name = NULL}};
@@ -95,7 +103,7 @@ static const di_option rows[] = {{.name = "batch",
 /* ---- JSON ----------------------------------------------------------------------------------------------------------
  */
 
-static cJSON *json_begin(const char *what, const bench_options *options, const di_exec *exec, double share) {
+cJSON *di_bench_json(const char *what, const di_bench_options *options, const di_exec *exec, double share) {
     cJSON *json = cJSON_CreateObject();
     cJSON_AddNumberToObject(json, "version", 1);
     cJSON_AddStringToObject(json, "bench", what);
@@ -109,7 +117,7 @@ static cJSON *json_begin(const char *what, const bench_options *options, const d
     return json;
 }
 
-static di_status json_end(const di_exec *exec, const char *path, cJSON *json) {
+di_status di_bench_json_end(const di_exec *exec, const char *path, cJSON *json) {
     char *text = cJSON_Print(json);
     cJSON_Delete(json);
     if (!text)
@@ -144,7 +152,7 @@ typedef struct attention_case {
 
 typedef struct attention_bench {
     di_cli *cli;
-    const bench_options *given;
+    const di_bench_options *given;
     di_exec exec;
     di_attention_shape shape;
     bench_tensors tensors;
@@ -276,7 +284,7 @@ static void json_rates(cJSON *row, const char *what, double seconds, double flop
 static di_status report_attention(attention_bench *bench, const di_measured *cases) {
     static const char *const titles[] = {"attention",     "forward\nseconds", "\nGFLOP/s", "of\nrate", "\nratio",
                                          "both\nseconds", "\nGFLOP/s",        "of\nrate",  "\nratio"};
-    const bench_options *o = bench->given;
+    const di_bench_options *o = bench->given;
     const di_attention_shape *s = &bench->shape;
     int64_t size = DI_PRODUCT_RATE_SIZE;
     double rate = di_product_flops(size, size, size) / cases[2 * bench->count].seconds;
@@ -288,7 +296,7 @@ static di_status report_attention(attention_bench *bench, const di_measured *cas
     fprintf(bench->cli->out,
             "rate: %.1f GFLOP/s, products of %lld³ in the same run; ratio: to the seconds of %s; both: with backward\n",
             rate * 1e-9, (long long)size, bench->cases[0].label);
-    cJSON *json = json_begin("attention", o, &bench->exec, share);
+    cJSON *json = di_bench_json("attention", o, &bench->exec, share);
     cJSON *list = cJSON_GetObjectItem(json, "rows");
     cJSON_AddNumberToObject(json, "product_gflops", rate * 1e-9);
     cJSON_AddNumberToObject(json, "batch", (double)s->batch);
@@ -315,7 +323,7 @@ static di_status report_attention(attention_bench *bench, const di_measured *cas
     di_table_end(table, bench->cli);
     di_share_warn(bench->cli, &bench->exec, share);
     if (o->json.value[0])
-        return json_end(&bench->exec, o->json.value, json);
+        return di_bench_json_end(&bench->exec, o->json.value, json);
     cJSON_Delete(json);
     return DI_OK;
 }
@@ -342,7 +350,7 @@ static di_status measure_attention(attention_bench *bench, int32_t words, char *
     return status;
 }
 
-static di_status bench_attention(di_cli *cli, const di_exec *exec, const bench_options *options, int32_t words,
+static di_status bench_attention(di_cli *cli, const di_exec *exec, const di_bench_options *options, int32_t words,
                                  char **word) {
     attention_bench bench = {.cli = cli, .given = options, .exec = *exec};
     di_attention_shape_init(&bench.shape, options->dtype ? DI_F64 : DI_F32, options->batch, options->length,
@@ -379,12 +387,12 @@ static const product_shape shapes[] = {{1024, 1024, 1024, false}, {512, 512, 512
                                        {2048, 384, 1536, false},  {1, 4096, 1024, true},   {16, 4096, 1024, true}};
 enum { SHAPES = sizeof shapes / sizeof shapes[0] };
 
-static di_status report_products(di_cli *cli, const di_exec *exec, const bench_options *options,
+static di_status report_products(di_cli *cli, const di_exec *exec, const di_bench_options *options,
                                  const di_product_case *products, const di_measured *cases) {
     static const char *const titles[] = {"product", "m", "n", "k", "s", "GFLOP/s", "of the first", "GB/s"};
     double rate = di_product_flops(shapes[0].m, shapes[0].n, shapes[0].k) / cases[0].seconds;
     double share = di_product_share(&products[0]);
-    cJSON *json = json_begin("products", options, exec, share);
+    cJSON *json = di_bench_json("products", options, exec, share);
     di_table_print *table = di_table_begin(8, titles);
     fprintf(cli->out, "%s, %d threads, level %s\n", options->dtype ? "f64" : "f32", (int)exec->threads,
             di_level_name(exec->level));
@@ -413,12 +421,12 @@ static di_status report_products(di_cli *cli, const di_exec *exec, const bench_o
     di_table_end(table, cli);
     di_share_warn(cli, exec, share);
     if (options->json.value[0])
-        return json_end(exec, options->json.value, json);
+        return di_bench_json_end(exec, options->json.value, json);
     cJSON_Delete(json);
     return DI_OK;
 }
 
-static di_status bench_products(di_cli *cli, const di_exec *exec, const bench_options *options) {
+static di_status bench_products(di_cli *cli, const di_exec *exec, const di_bench_options *options) {
     di_product_case products[SHAPES];
     di_measured cases[SHAPES];
     di_status status = DI_OK;
@@ -439,7 +447,7 @@ static di_status bench_products(di_cli *cli, const di_exec *exec, const bench_op
 }
 
 static int run_bench(di_cli *cli, const void *given, int32_t words, char **word) {
-    const bench_options *options = given;
+    const di_bench_options *options = given;
     di_exec exec;
     di_status status = di_cli_exec(cli, options->threads, &exec);
     if (status == DI_OK && options->json.value[0])
@@ -448,28 +456,33 @@ static int run_bench(di_cli *cli, const void *given, int32_t words, char **word)
         exec.progress = NULL; /* Ctrl-C is looked at between runs */
         if (strcmp(word[0], "attention") == 0)
             status = bench_attention(cli, &exec, options, words - 1, word + 1);
+        else if (strcmp(word[0], "optimizer") == 0)
+            status = di_bench_optimizer(cli, &exec, options, words - 1, word + 1);
         else if (strcmp(word[0], "products") == 0 && words == 1)
             status = bench_products(cli, &exec, options);
         else if (strcmp(word[0], "products") == 0)
             status = di_fail(DI_EINVAL, "bench: products takes no parts");
         else
-            status = di_fail(DI_ENAME, "bench: unknown slot %s; must be attention or products", word[0]);
+            status = di_fail(DI_ENAME, "bench: unknown slot %s; must be attention, optimizer or products", word[0]);
     }
     return di_cli_report(cli, status);
 }
 
 const di_command di_command_bench = {
     .name = "bench",
-    .usage = "bench attention|products [PART[:options]]… [--json FILE] [OPTION]…",
+    .usage = "bench attention|optimizer|products [PART[:options]]… [--json FILE] [OPTION]…",
     .help = "time parts against the standard one and against the machine",
     .details =
         "attention: forward, and forward with backward, of the standard part and of those named (without names: all). "
         "They take turns; the median of the rounds is set against the standard part's and against the rate of a large "
         "matrix product, both measured in the same run. FLOPs are counted as the papers do: 4 batch heads pairs dim "
         "forward, two and a half times that backward.\n"
+        "optimizer: one step of each part named (without names: adamw), by all threads, set against scaling an array "
+        "in place, which is the limit of what moves memory. Bytes are those of weights (read and written), gradients "
+        "(read) and state (read and written).\n"
         "products: the matrix products themselves, at the shapes of the models.",
     .options = rows,
-    .options_size = sizeof(bench_options),
+    .options_size = sizeof(di_bench_options),
     .min_words = 1,
     .max_words = -1,
     .run = run_bench};

@@ -6,9 +6,8 @@
 #include <math.h>
 #include <string.h>
 
-/* All values of a slot, decoded; and back, in blocks of the options. */
-static void code_all(const di_rule_slot *slot, const di_optimizer_common *common, di_dtype dtype, void *values,
-                     int64_t count, bool encodes) {
+void di_slot_code(const di_rule_slot *slot, const di_optimizer_common *common, di_dtype dtype, void *values,
+                  int64_t count, bool encodes) {
     int64_t each = di_dtype_bytes(dtype);
     di_code_block block = {.is_signed = slot->is_signed,
                            .signed_scale = common->signed_scale,
@@ -92,8 +91,8 @@ di_status di_optimizer_convert(di_optimizer_instance *optimizer, int64_t paramet
     for (int i = 0; i < DI_RULE_STATES; i++) {
         if (!old[i].kept)
             continue;
-        code_all(&old[i], member->update.options, dtype_of(member), values, count, false);
-        code_all(&new[i], member->update.options, dtype_of(member), values, count, true);
+        di_slot_code(&old[i], member->update.options, dtype_of(member), values, count, false);
+        di_slot_code(&new[i], member->update.options, dtype_of(member), values, count, true);
     }
     for (int32_t i = member->own, k = made.own; i < member->update.states; i++, k++) {
         size_t size = (size_t)di_tensor_bytes(&member->state[i].tensor);
@@ -299,9 +298,9 @@ static void remap_rule(const di_optimizer_instance *optimizer, di_member *member
     for (int i = 0; i < DI_RULE_STATES; i++) {
         if (!slots[i].kept)
             continue;
-        code_all(&slots[i], member->update.options, dtype, from, count, false);
+        di_slot_code(&slots[i], member->update.options, dtype, from, count, false);
         move(to, from, di_dtype_bytes(dtype), old_of_new, count);
-        code_all(&slots[i], member->update.options, dtype, to, count, true);
+        di_slot_code(&slots[i], member->update.options, dtype, to, count, true);
     }
     di_member_drop_tables(optimizer, member);
 }

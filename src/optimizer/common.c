@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The rows of the options that every algorithm shares, and the combinations in which one of them would do nothing. */
 #include "optimizer/common.h"
+#include "optimizer/projector.h"
 #include "optimizer/rule.h"
 
 const di_option di_optimizer_rows[] = {
@@ -113,6 +114,9 @@ di_status di_common_check(const di_optimizer *record, const void *instance, cons
     const char *name = record->part.name;
     bool any, any_signed, inherits = own->bits == DI_BITS_8;
     look(record, options, &any, &any_signed);
+    di_status status = di_projection_check(common->projector.value);
+    if (status)
+        return status;
     if (common->block & (common->block - 1))
         return di_fail(DI_ERANGE, "%s: block=%lld; must be a power of two from 32 to 4096", name,
                        (long long)common->block);

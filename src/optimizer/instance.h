@@ -22,6 +22,7 @@ typedef struct di_member {
     bool active;          /* takes part in the step under way */
     bool scans;           /* its policy wants to see the whole gradient before anything is changed */
     int64_t bad;          /* elements of it that are not finite, where it scans */
+    bool passed_by;       /* its projector could do nothing with this step's gradient */
     bool whole;           /* one piece, which may use threads itself */
     double totals[DI_OPTIMIZER_SUMS];
     double *norms;   /* its state tensor "gnorm_vec", or NULL */
@@ -29,6 +30,8 @@ typedef struct di_member {
     int32_t bits;    /* DI_BITS_* where it was converted to it; -1: as its options say */
     float *table[3]; /* maps of loaded codes, until a step encodes anew */
     di_projection projection;
+    const di_exec *exec;             /* the optimizer's */
+    void *gathered, *gathered_dense; /* of a projected backward: R, and G while a basis is due (NULL otherwise) */
 } di_member;
 
 typedef struct di_group {
@@ -64,6 +67,22 @@ struct di_optimizer_instance {
 };
 
 enum { DI_PERCENTILE_NORMS = 100, DI_TABLE_BYTES = 256 * sizeof(float) };
+
+/* ---- projected.c ------------------------------------------------------------------------------------------------ */
+
+/* Reads the projector of `options` for a member: projection is made, or stays inactive. */
+DI_CHECKED di_status di_projected_make(const di_optimizer_instance *optimizer, const di_member *member,
+                                       const void *options, di_projection *projection);
+/* Puts the sink of a projected backward on the parameter, where the options ask for it. */
+DI_CHECKED di_status di_projected_attach(di_member *member, di_sink *sink);
+/* After a step: the memory of a dense gradient goes. And all of it, with the member. */
+void di_projected_drop_dense(di_member *member);
+void di_projected_release(di_member *member);
+/* Bytes of exec->work for the step of a projected member. */
+int64_t di_projected_work(const di_exec *exec, const di_rule *rule, const di_member *member);
+/* The whole step of one, in the last pass. update: of the member, with grad_scale and lr of this step. */
+DI_CHECKED di_status di_projected_update(const di_exec *exec, const di_rule *rule, di_member *member,
+                                         di_update *update);
 
 /* ---- state.c ---------------------------------------------------------------------------------------------------- */
 

@@ -18,6 +18,18 @@ static const di_optimizer_alias aliases[] = {
     {.name = "ademamix8bit", .text = "ademamix:bits=8", .python = "AdEMAMix8bit", .help = "AdEMAMix with 8-bit state"},
     {.name = "lamb8bit", .text = "lamb:bits=8", .python = "LAMB8bit", .help = "LAMB with 8-bit state"},
     {.name = "lars8bit", .text = "lars:bits=8", .python = "LARS8bit", .help = "LARS with 8-bit state"},
+    {.name = "galore_adamw",
+     .text = "adamw:eps=1e-6,weight_decay=0,eps_mode=raw,decay_order=after,projector=galore",
+     .python = "GaLoreAdamW",
+     .help = "AdamW on low-rank projections of matrices' gradients"},
+    {.name = "galore_adamw8bit",
+     .text = "adamw:eps=1e-6,weight_decay=0,eps_mode=raw,decay_order=after,bits=8,projector=galore",
+     .python = "GaLoreAdamW8bit",
+     .help = "the same with 8-bit state"},
+    {.name = "natural_galore_adamw",
+     .text = "adamw:eps=1e-6,weight_decay=0,eps_mode=raw,decay_order=after,projector=natural_galore",
+     .python = "NaturalGaLoreAdamW",
+     .help = "GaLore with a damped empirical-Fisher transform of the projected gradient"},
     {0}};
 
 enum { LISTED = sizeof list / sizeof *list, ALIASES = sizeof aliases / sizeof *aliases - 1, OPTION_BYTES = 2048 };

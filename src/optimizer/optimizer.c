@@ -46,6 +46,7 @@ static void release_group(const di_optimizer_instance *optimizer, di_group *grou
             member->update.parameter->sink = NULL;
             member->update.parameter->grad = member->dense_grad;
         }
+        di_projected_release(member);
         di_member_release(optimizer, member);
     }
     di_release(&optimizer->exec, group->members, (size_t)group->count * sizeof *group->members);
@@ -108,12 +109,14 @@ static int64_t pieces_of(const di_member *member) {
 }
 
 static di_status attach(const di_optimizer_instance *optimizer, di_member *member) {
-    if (!optimizer->record->attach)
+    const di_optimizer *record = optimizer->record;
+    if (!record->attach && !record->rule)
         return DI_OK;
     di_parameter *parameter = member->update.parameter;
     di_sink sink = {.self = &member->update};
     member->dense_grad = parameter->grad;
-    di_status status = optimizer->record->attach(&optimizer->exec, &member->update, &sink);
+    di_status status =
+        record->rule ? di_projected_attach(member, &sink) : record->attach(&optimizer->exec, &member->update, &sink);
     if (status || !sink.add)
         return status;
     if (parameter->sink)
@@ -158,8 +161,13 @@ static di_status make_group(const di_optimizer_instance *optimizer, const char *
                                      .parameter = parameters[i],
                                      .index = optimizer->members + (member - group->members)};
         member->bits = -1;
+        member->exec = &optimizer->exec;
         if (optimizer->record->rule)
             status = di_common_check_parameter(optimizer->record, group->options, parameters[i]);
+        if (!status && optimizer->record->rule)
+            status = di_projected_make(optimizer, member, group->options, &member->projection);
+        if (member->projection.active)
+            member->update.projection = &member->projection;
         member->whole = is_whole(optimizer, member);
         member->pieces = pieces_of(member);
         if (!status)

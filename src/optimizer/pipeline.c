@@ -228,6 +228,17 @@ static void store_value(const run *r, int64_t at, int64_t count) {
         r->stage->store((uint16_t *)(void *)r->p + at, r->call.p, count);
 }
 
+void di_pipeline_store(const di_exec *exec, const di_update *update, const float *values, int64_t at, int64_t count) {
+    run r = {.update = update,
+             .common = update->options,
+             .p = update->parameter->value.data,
+             .p_dtype = DI_BF16,
+             .stage = di_stage_of(DI_F32, exec->level),
+             .call = {.p = (void *)values},
+             .seed = exec->seed};
+    store_value(&r, at, count);
+}
+
 static void run_chunk(run *r, int64_t at, int64_t count) {
     int64_t g_each = di_dtype_bytes(r->g_dtype), p_each = di_dtype_bytes(r->p_dtype);
     const char *g = r->g + at * g_each;
@@ -312,6 +323,10 @@ static void begin(const di_exec *exec, const di_rule *rule, const di_update *upd
     r->call.grad_scale = r->common->maximize ? -update->grad_scale : update->grad_scale;
     r->call.decay = 1.0;
     rule->prepare(update->options, update, &r->call);
+    if (update->projection) { /* the weights themselves decay on the way up */
+        r->call.decay = 1.0;
+        r->call.direction_decay = 0.0;
+    }
     di_pipeline_slots(rule, update, r->slot);
     int32_t policy = di_common_nonfinite(r->common);
     r->skips = policy == DI_NONFINITE_SKIP;

@@ -5,7 +5,7 @@
  *     di_projection_make    once for a parameter: is it projected, what shape has R, which tensors are its state
  *     di_projection_down    each step: R from G (or from what a sink gathered); now and then a new basis first
  *     di_projection_turn    after a new basis: what happens to the rule's running means
- *     di_projection_up      W = (1 - shrink) (W + scale up(D)), D what the rule added to a zero R
+ *     di_projection_up      W = (1 - shrink) W + scale up(D), D what the rule added to a zero R
  *
  * Everything here is f32 or f64: what is stored otherwise is staged by the pipeline. Bits depend on no thread; products
  * agree between levels to their tolerance. */
@@ -95,7 +95,7 @@ DI_CHECKED di_status di_projection_down(const di_exec *exec, di_projected *step)
 /* After a refresh, on every running mean of the rule, decoded [rows, columns]: keeps, zeroes or rotates it by the
  * options. `squared`: a mean of squares (rotated by the squares of the rotation). */
 DI_CHECKED di_status di_projection_turn(const di_exec *exec, const di_projected *step, void *mean, bool squared);
-/* weights [m, n] = (1 - shrink) (weights + scale up(change)). change [rows, columns] is spent. */
+/* weights [m, n] = (1 - shrink) weights + scale up(change), in one product. change [rows, columns] is spent. */
 DI_CHECKED di_status di_projection_up(const di_exec *exec, const di_projected *step, void *change, double scale,
                                       double shrink, void *weights);
 /* A sink's `add` between refreshes: R (+)= down(dyᵀ x), never forming dyᵀ x. x [rows, n], dy [rows, m]. exec->work is

@@ -161,7 +161,7 @@ di_status di_projection_up(const di_exec *exec, const di_projected *step, void *
     int64_t r = p->rank;
     di_status status = di_projection_bases(p, step->state, &scratch, &bases);
     if (!status)
-        status = scale(exec, p, change, factor * (1 - shrink), change);
+        status = scale(exec, p, change, factor, change);
     if (!status && p->left && p->right) {
         status = multiply(&scratch.rest, product(p->dtype, p->m, r, r, false, false), bases.left, change,
                           scratch.middle, false);

@@ -79,6 +79,9 @@ typedef struct di_rule_slot {
     bool is_signed, kept;
 } di_rule_slot;
 void di_pipeline_slots(const di_rule *rule, const di_update *update, di_rule_slot slots[DI_RULE_STATES]);
+/* All values of a slot, decoded; and back, in blocks of the options. */
+void di_slot_code(const di_rule_slot *slot, const di_optimizer_common *common, di_dtype dtype, void *values,
+                  int64_t count, bool encodes);
 
 /* The dtype that the rule computes in for a parameter: f64 for f64, else f32. */
 di_dtype di_pipeline_dtype(di_dtype value);
@@ -91,6 +94,8 @@ void di_pipeline_begin(const di_rule *rule, const di_update *update);
 /* Scratch of one worker, exec->work of di_pipeline_piece, for a value and a gradient of these dtypes; 0 where the rule
  * runs on their own memory. */
 int64_t di_pipeline_work_bytes(const di_rule *rule, const di_update *update, di_dtype p, di_dtype g);
+/* Writes new values of a bf16 parameter's elements at … at + count - 1, rounded as its options say. */
+void di_pipeline_store(const di_exec *exec, const di_update *update, const float *values, int64_t at, int64_t count);
 /* One piece: update->first … + count - 1, first a multiple of DI_OPTIMIZER_PIECE. target NULL: the parameter's. */
 DI_CHECKED di_status di_pipeline_piece(const di_exec *exec, const di_rule *rule, const di_update *update,
                                        const di_pipeline_target *target);

@@ -44,6 +44,11 @@ di_status di_member_layout(const di_optimizer_instance *optimizer, const di_memb
         tensors[*count].name = "gnorm_vec";
         status = di_tensor_make(&tensors[(*count)++].tensor, NULL, DI_F64, 1, (const int64_t[]){DI_PERCENTILE_NORMS});
     }
+    if (!status && member->projection.active) {
+        int32_t more = 0;
+        status = di_projection_state(&member->projection, tensors + *count, &more);
+        *count += more;
+    }
     return status;
 }
 

@@ -74,6 +74,7 @@ static di_status prepare(di_optimizer_instance *optimizer, double lr, double gra
             di_member *member = &group->members[i];
             di_parameter *parameter = member->update.parameter;
             member->active = parameter->has_grad;
+            member->passed_by = false;
             if (!member->active) {
                 report->skipped++;
                 continue;
@@ -213,6 +214,9 @@ static di_status update_piece(const step *s, const di_exec *exec, int64_t index)
     update.sums = piece->sums;
     memset(piece->sums, 0, sizeof piece->sums);
     const di_rule *rule = s->optimizer->record->rule;
+    if (rule && piece->member->whole)
+        return s->pass + 1 == s->optimizer->record->passes ? di_projected_update(exec, rule, piece->member, &update)
+                                                           : DI_OK;
     return rule ? di_pipeline_piece(exec, rule, &update, NULL) : s->optimizer->record->update(exec, &update);
 }
 
@@ -259,6 +263,8 @@ static int64_t work_needed(const di_exec *exec, const di_optimizer_instance *opt
         if (record->rule && !member->whole)
             *worker_bytes = di_max(*worker_bytes,
                                    di_pipeline_work_bytes(record->rule, update, value, member->active ? grad : value));
+        else if (member->whole && record->rule)
+            need = di_max(need, di_projected_work(exec, record->rule, member));
         else if (member->whole && record->work_bytes)
             need = di_max(need, record->work_bytes(exec, update->options, update->parameter));
     }
@@ -304,6 +310,11 @@ static di_status update_all(const di_exec *exec, di_optimizer_instance *optimize
             if (optimizer->member[i]->active)
                 add_sums(optimizer->member[i], optimizer->pieces);
     }
+    for (int64_t i = 0; i < optimizer->members; i++)
+        if (optimizer->member[i]->active && optimizer->member[i]->passed_by) {
+            report->updated--;
+            report->skipped++;
+        }
     for (int64_t i = 0; i < optimizer->members && optimizer->record->rule; i++)
         if (optimizer->member[i]->active)
             report->nonfinite += (int64_t)optimizer->member[i]->totals[DI_OPTIMIZER_SUMS - 1];
@@ -314,11 +325,13 @@ static di_status update_all(const di_exec *exec, di_optimizer_instance *optimize
 static void finish(di_optimizer_instance *optimizer, bool advance) {
     for (int64_t i = 0; i < optimizer->members; i++) {
         di_member *member = optimizer->member[i];
-        if (member->active && advance) {
+        if (member->active && advance && !member->passed_by) {
             *member->steps += 1;
             if (member->update.tables) /* encoded anew */
                 di_member_drop_tables(optimizer, member);
         }
+        if (member->gathered_dense)
+            di_projected_drop_dense(member);
         member->update.parameter->has_grad = false;
     }
     optimizer->steps += advance;

@@ -188,7 +188,7 @@ static void up_adds_and_decays_in_one_step(void **state) {
                     for (int64_t a = u ? 0 : i; a < (u ? p->rank : i + 1); a++)
                         for (int64_t b = v ? 0 : j; b < (v ? p->rank : j + 1); b++)
                             sum += (u ? u[i * p->rank + a] : 1) * d[a * p->columns + b] * (v ? v[j * p->rank + b] : 1);
-                    expected[i * p->n + j] = (1 - 0.125) * (w[i * p->n + j] + 0.25 * sum);
+                    expected[i * p->n + j] = (1 - 0.125) * w[i * p->n + j] + 0.25 * sum;
                 }
             assert_int_equal(di_projection_up(&r.exec, &r.step, r.projected, 0.25, 0.125, r.weights), DI_OK);
             assert_true(rig_distance(&r, r.weights, expected, p->m * p->n) < 1e-13);

@@ -299,15 +299,16 @@ class _Attention(nn.Module):
                 self.register_parameter(name, nn.Parameter(first.to(dtype)))
             self._indices.append((index, name))
 
-    def forward(self, query, key, value, attn_mask=None, *, query_lengths=None, key_lengths=None, cu_q=None, cu_k=None, slopes=None,
-                key_bias=None):
+    def forward(self, query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None = None, *, query_lengths: Tensor | None = None,
+                key_lengths: Tensor | None = None, cu_q: Tensor | None = None, cu_k: Tensor | None = None, slopes: Tensor | None = None,
+                key_bias: Tensor | None = None) -> Tensor:
         """Attention of [batch, heads, length, dim]; the arguments are those of the function."""
         parameters = tuple((index, getattr(self, name)) for index, name in self._indices if name != "slopes" or slopes is None)
         seed = _seed(self.dropout) if self.training else None
         return attend_text(self._recipe, query, key, value, attn_mask, self.is_causal, self.kv_heads != self.heads, self.bottom_right,
                            self.window, (query_lengths, key_lengths, cu_q, cu_k), (slopes, key_bias), parameters, self.options, seed)
 
-    def extra_repr(self):
+    def extra_repr(self) -> str:
         """Sizes, then the options that differ from their defaults."""
         shown = {"heads": self.heads, "dim": self.dim, "max_length": self.max_length}
         if self.kv_heads != self.heads:

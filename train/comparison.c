@@ -157,7 +157,9 @@ static di_status train_run(const di_exec *exec, const di_comparison_settings *se
         status = di_trainer_create(&own, &config, settings->text, &trainer);
     if (!status) {
         di_tape_cost cost = {.size = sizeof cost};
-        status = di_trainer_cost(trainer, &cost, &run->state_bytes);
+        int64_t optimizer_bytes; /* its scratch included */
+        status = di_trainer_cost(trainer, &cost, &optimizer_bytes);
+        run->state_bytes = di_trainer_state_bytes(trainer);
         run->step_flops = cost.forward_flops + cost.backward_flops;
         run->parameters = di_parameters_elements(di_trainer_parameters(trainer), true);
     }

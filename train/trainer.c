@@ -408,6 +408,8 @@ di_parameters *di_trainer_parameters(di_trainer *trainer) { return trainer->kind
 int64_t di_trainer_steps(const di_trainer *trainer) { return trainer->steps; }
 const di_trainer_config *di_trainer_settings(const di_trainer *trainer) { return &trainer->config; }
 
+int64_t di_trainer_state_bytes(const di_trainer *trainer) { return di_optimizer_state_bytes(trainer->optimizer); }
+
 di_status di_trainer_cost(di_trainer *trainer, di_tape_cost *cost, int64_t *optimizer_bytes) {
     if (!trainer || !cost || !optimizer_bytes)
         return di_fail(DI_EINVAL, "trainer: cost: an argument is NULL");

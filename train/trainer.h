@@ -75,6 +75,8 @@ const di_trainer_config *di_trainer_settings(const di_trainer *trainer);
 /* Exact cost of the training step (di_tape_plan) and bytes of the optimizer's state. */
 DI_CHECKED di_status di_trainer_cost(di_trainer *trainer, di_tape_cost *cost, int64_t *optimizer_bytes);
 
+int64_t di_trainer_state_bytes(const di_trainer *trainer); /* all that the optimizer keeps */
+
 /* Checkpoint: one safetensors file with the weights ("model.PARAMETER"), the optimizer's state
  * ("optimizer.PARAMETER.step", "optimizer.PARAMETER.exp_avg" …) and these metadata. No time stamps: the same state
  * gives the same bytes.

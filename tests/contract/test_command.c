@@ -69,7 +69,9 @@ static void test_list(void **state) {
     assert_holds(result->out, "attention\n  softmax");
     assert_holds(result->out, "\n  sigmoid");
     assert_holds(result->out, "arXiv 2409.04431");
-    assert_holds(result->out, "\noptimizer\n  adamw");
+    assert_holds(result->out, "\noptimizer\n");
+    assert_holds(result->out, "\n  adamw ");
+    assert_holds(result->out, "\n  adamw8bit   stands for adamw:bits=8\n");
     result = run("list optimizer");
     assert_int_equal(result->code, 0);
     assert_null(strstr(result->out, "sigmoid"));
@@ -158,8 +160,10 @@ static void test_usage(void **state) {
     refused("compare attenton", 2, "did you mean \"attention\"?");
     refused("compare model", 2, "the slot model is not compared yet");
     refused("compare optimiser", 2, "did you mean \"optimizer\"?");
-    refused("compare optimizer adamv", 2, "did you mean \"adamw\"?");
+    refused("compare optimizer adamw8bits", 2, "did you mean \"adamw8bit\"?");
     refused("compare optimizer adamw adamw", 2, "adamw is given twice");
+    refused("compare optimizer adamw8bit adamw:bits=8", 2, "adamw:bits=8 is given twice");
+    refused("help adamw8bits", 2, "did you mean \"adamw8bit\"?");
     refused("compare optimizer adamw:lr=1e-2 --lr 1e-3,2e-3", 2, "names its own rate");
     refused("compare optimizer adamw:lr=0", 2, "above 0");
     refused("compare optimizer adamw --optimizer adamw", 2, "--optimizer does not go");

@@ -117,6 +117,12 @@ static void test_help(void **state) {
     assert_holds(result->out, "bias=X|auto");
     assert_holds(result->out, "Replaces    softmax");
     assert_holds(result->out, "2409.04431");
+    result = run("help adamw8bit");
+    assert_int_equal(result->code, 0);
+    fits(result->out);
+    assert_holds(result->out, "adamw8bit stands for adamw:bits=8: ");
+    assert_holds(result->out, "weight_decay=X"); /* its own rows, and those that all share */
+    assert_holds(result->out, "min_8bit_size=N");
     result = run("compare attention --help");
     assert_int_equal(result->code, 0);
     assert_holds(result->out, "--seeds N");
@@ -160,10 +166,10 @@ static void test_usage(void **state) {
     refused("compare attenton", 2, "did you mean \"attention\"?");
     refused("compare model", 2, "the slot model is not compared yet");
     refused("compare optimiser", 2, "did you mean \"optimizer\"?");
-    refused("compare optimizer adamw8bits", 2, "did you mean \"adamw8bit\"?");
+    refused("compare optimizer admw8bit", 2, "did you mean \"adamw8bit\"?");
     refused("compare optimizer adamw adamw", 2, "adamw is given twice");
     refused("compare optimizer adamw8bit adamw:bits=8", 2, "adamw:bits=8 is given twice");
-    refused("help adamw8bits", 2, "did you mean \"adamw8bit\"?");
+    refused("help admw8bit", 2, "did you mean \"adamw8bit\"?");
     refused("compare optimizer adamw:lr=1e-2 --lr 1e-3,2e-3", 2, "names its own rate");
     refused("compare optimizer adamw:lr=0", 2, "above 0");
     refused("compare optimizer adamw --optimizer adamw", 2, "--optimizer does not go");

@@ -18,8 +18,8 @@ static void run(const char *const *argv) { process_run(&(const process_start){0}
 
 static void test_they_are_short_and_use_public_headers(void **state) {
     (void)state;
-    static const char *const names[] = {"kernel", "module", "own_part"};
-    for (int i = 0; i < 3; i++) {
+    static const char *const names[] = {"kernel", "module", "optimizer", "own_part"};
+    for (int i = 0; i < 4; i++) {
         char path[SCRATCH_PATH], line[512];
         snprintf(path, sizeof path, "%s/examples/%s.c", DI_SOURCE_FOLDER, names[i]);
         FILE *file = fopen(path, "r");
@@ -61,6 +61,30 @@ static void test_module_learns(void **state) {
     run((const char *[]){DI_BUILD_FOLDER "/examples/module", "sigmod", NULL});
     assert_code(&result, 1);
     assert_err_has(&result, "sigmoid");
+}
+
+/* The last loss and the bytes of state a parameter. */
+static void learn(const char *text, double *loss, double *bytes) {
+    run((const char *[]){DI_BUILD_FOLDER "/examples/optimizer", text, NULL});
+    assert_code(&result, 0);
+    const char *last = strstr(result.out, "step 399  loss "), *state = strstr(result.out, "state: ");
+    assert_true(last && state);
+    *loss = strtod(last + 15, NULL);
+    *bytes = strtod(state + 7, NULL);
+}
+
+static void test_optimizer_learns(void **state) {
+    (void)state;
+    double loss, bytes;
+    learn("adamw", &loss, &bytes);
+    assert_true(loss < 0.05 && bytes > 8 && bytes < 8.01);
+    learn("adamw8bit", &loss, &bytes);
+    assert_true(loss < 0.05 && bytes < 3); /* the head and the embedding are below min_8bit_size */
+    learn("adamw8bit:min_8bit_size=0", &loss, &bytes);
+    assert_true(loss < 0.05 && bytes < 2.04);
+    run((const char *[]){DI_BUILD_FOLDER "/examples/optimizer", "admw8bit", NULL});
+    assert_code(&result, 1);
+    assert_err_has(&result, "adamw8bit");
 }
 
 /* A part of one's own is in every command. */
@@ -111,6 +135,6 @@ static int clean(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_they_are_short_and_use_public_headers),
                                        cmocka_unit_test(test_kernel), cmocka_unit_test(test_module_learns),
-                                       cmocka_unit_test(test_own_part)};
+                                       cmocka_unit_test(test_optimizer_learns), cmocka_unit_test(test_own_part)};
     return cmocka_run_group_tests(tests, NULL, clean);
 }

@@ -133,7 +133,8 @@ static di_status turn(const di_exec *exec, const di_rule *rule, const di_project
     return status;
 }
 
-/* Layer-wise trust ratios: ‖W‖² and ‖direction‖², the latter in the projection, where it has the same norm. */
+/* Layer-wise trust ratios: ‖W‖² and ‖direction‖², the latter in the projection, where it has the same norm, and without
+ * the decay, which acts on the weights themselves. */
 static di_status measure(const di_exec *exec, const di_rule *rule, const di_projection *p, di_update *inner,
                          const di_pipeline_target *target, const void *weights, double totals[DI_OPTIMIZER_SUMS]) {
     int64_t each = di_dtype_bytes(p->dtype), end = inner->count;

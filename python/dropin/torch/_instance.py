@@ -68,10 +68,12 @@ class Instance:
         self.context = execution(1 if threads is None else threads, seed=seed)
         made = ffi.new("di_optimizer_instance **")
         check(lib.di_optimizer_create(self.context, text.encode(), made))
-        self._records = []
+        self._records = []  # for each group, a C array
+        self._flat = []  # of all, in order
         self.handle = ffi.gc(made[0], functools.partial(_release, self._records))
         self.record = lib.di_optimizer_instance_record(self.handle)
         self.parameters, self.names = [], []
+        self._gradient_dtypes = []  # as the library was told of them
         self.groups = 0
         self.report = ffi.new("di_step_report *", {"size": ffi.sizeof("di_step_report")})
         self._wide = None  # what of them is not plain memory; None: to be found
@@ -97,8 +99,10 @@ class Instance:
         except Exception:
             self._records.pop()
             raise
+        self._flat += [records[i] for i in range(len(parameters))]
         self.parameters += parameters
         self.names += names
+        self._gradient_dtypes += [local(p).dtype for p in parameters]
         self.groups += 1
         self._wide = None
         return self.groups - 1
@@ -116,7 +120,8 @@ class Instance:
         self._shapes = [p.shape for p in self._held]
         self._values = None
         self._half = any(p.element_size() == 2 for p in self._held)
-        self._wide = any(is_dtensor(p) or not p.is_contiguous() or p.numel() == 0 for p in self.parameters)
+        self._wide = self._gradient_dtypes != self._dtypes or any(
+            is_dtensor(p) or not p.is_contiguous() or p.numel() == 0 for p in self.parameters)
 
     def _fast(self, gradients):
         """Addresses where everything is dense memory of the dtype and size that it had when it was added, else None.
@@ -162,11 +167,23 @@ class Instance:
             raise RuntimeError(f"{self.owner}: the gradient of {name} is sparse ({gradient.layout}); must be dense")
         if gradient.shape != held.shape:
             raise RuntimeError(f"{self.owner}: the gradient of {name} is {list(gradient.shape)}; its value is {list(held.shape)}")
-        if gradient.is_complex() or not gradient.is_floating_point():
+        if gradient.dtype not in _DTYPES:
             raise RuntimeError(f"{self.owner}: the gradient of {name} is {gradient.dtype}; its value is {held.dtype}")
 
+    def _readable(self, index, gradient):
+        """A gradient as the library takes it: dense, in a dtype that it was told of."""
+        if gradient.dtype is torch.float16:
+            gradient = gradient.float()
+        if gradient.dtype != self._gradient_dtypes[index]:
+            record = self._flat[index]
+            record.grad = record.value
+            record.grad.dtype = _DTYPES[gradient.dtype]
+            self._gradient_dtypes[index] = gradient.dtype
+            self._wide = None
+        return gradient.contiguous()
+
     def _slow(self, gradients):
-        """Addresses of whatever there is; strided tensors and other dtypes are copied for the call. (…, write back, keep alive)"""
+        """Addresses of whatever there is; strided tensors are copied for the call. (…, write back, keep alive)"""
         values, addresses, back, keep = [], [], [], []
         for index, (parameter, gradient) in enumerate(zip(self.parameters, gradients)):
             held = local(parameter)
@@ -175,8 +192,8 @@ class Instance:
                     gradient = gradient.redistribute(placements=parameter.placements)
                 gradient = local(gradient)
             self._check(index, held, gradient)
-            if gradient is not None and not (gradient.is_contiguous() and gradient.dtype == held.dtype):
-                gradient = gradient.to(held.dtype).contiguous()
+            if gradient is not None:
+                gradient = self._readable(index, gradient)
             value = held
             if not value.is_contiguous():
                 value = held.contiguous()
@@ -215,7 +232,7 @@ class Instance:
             self._describe_all()
         held = self._held[index]
         self._check(index, held, gradient)
-        gradient = gradient.to(held.dtype).contiguous()
+        gradient = self._readable(index, gradient)
         value = held.contiguous()
         values = array.array("Q", [value.data_ptr() if value.numel() else _nothing.ctypes.data])
         addresses = array.array("Q", [gradient.data_ptr() if gradient.numel() else _nothing.ctypes.data])

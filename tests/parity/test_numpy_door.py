@@ -279,7 +279,7 @@ def test_views_outlive_the_optimizer():
     weights = sample(100)
     optimizer = dropin.optimizer("adamw")
     optimizer.add([weights])
-    optimizer.step([weights])
+    optimizer.step([sample(100, seed=1)])
     state = optimizer.state["p0"]["exp_avg"]
     kept = state.copy()
     del optimizer
@@ -337,8 +337,9 @@ def test_bad_optimizers_are_named():
         (ValueError, r"the gradient of w is \[3, 4\] float32; must be \[4, 3\] float32", lambda: optimizer.step([weights.T])),
         (ValueError, r"the gradient of w is \[4, 3\] float64; must be", lambda: optimizer.step([weights.astype(float)])),
         (ValueError, "2 gradients for 1 parameters", lambda: optimizer.step([weights, weights])),
-        (KeyError, "a gradient for 'v'; there is no such parameter", lambda: optimizer.step({"v": weights})),
-        (DropinError, "max_norm", lambda: optimizer.step([weights], max_norm=-1.0)),
+        (KeyError, "a gradient for 'v'; there is no such parameter", lambda: optimizer.step({"v": weights + 1})),
+        (DropinError, "max_norm", lambda: optimizer.step([weights + 1], max_norm=-1.0)),
+        (DropinError, "gradient of w lies in the memory of its value", lambda: optimizer.step([weights])),
         (ValueError, "state of w: there is none", lambda: optimizer.load_state({})),
         (ValueError, "state of w: exp_avg is missing", lambda: optimizer.load_state({"w": {"step": [0]}})),
         (ValueError, r"exp_avg is \[2\] float64; must be \[4, 3\] float32",

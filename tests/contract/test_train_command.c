@@ -67,15 +67,16 @@ static int remove_data(void **state) {
 /* ---- killed and resumed
  * ------------------------------------------------------------------------------------------------ */
 
-static void test_kill_9_then_resume_gives_the_same_bytes(void **state) {
-    (void)state;
+/* Kills runs with this optimizer at `moments` moments; how many lives were cut. */
+static int kill_and_resume(const char *optimizer, int moments) {
     char alone[SCRATCH_PATH], killed[SCRATCH_PATH];
     scratch_path("alone", alone);
     scratch_path("killed", killed);
-    run(line(argv, "train", tiny, "--attention", "sigmoid:train_bias=on", "--checkpoint", alone, "--every", "7", NULL));
+    run(line(argv, "train", tiny, "--attention", "sigmoid:train_bias=on", "--optimizer", optimizer, "--checkpoint",
+             alone, "--every", "7", NULL));
     assert_code(&result, 0);
     int cut = 0;
-    for (int moment = 0; moment < 6; moment++) {
+    for (int moment = 0; moment < moments; moment++) {
         unlink(killed);
         bool finished = false;
         /* Each life is killed a little later than it began; the last one is left alone. */
@@ -84,8 +85,8 @@ static void test_kill_9_then_resume_gives_the_same_bytes(void **state) {
                 line(argv, "train", NULL, "--resume", killed, "--every", "1", "--threads", "2", "--validation", "1",
                      NULL);
             else
-                line(argv, "train", tiny, "--attention", "sigmoid:train_bias=on", "--checkpoint", killed, "--every",
-                     "1", NULL);
+                line(argv, "train", tiny, "--attention", "sigmoid:train_bias=on", "--optimizer", optimizer,
+                     "--checkpoint", killed, "--every", "1", NULL);
             pid_t pid = process_begin(argv);
             sleep_milliseconds(25 + 13 * moment + 40 * life);
             kill(pid, SIGKILL);
@@ -100,7 +101,20 @@ static void test_kill_9_then_resume_gives_the_same_bytes(void **state) {
         assert_code(&result, 0);
         assert_true(same_files(alone, killed));
     }
-    assert_true(cut >= 4);
+    return cut;
+}
+
+static void test_kill_9_then_resume_gives_the_same_bytes(void **state) {
+    (void)state;
+    assert_true(kill_and_resume("adamw:beta2=0.95,weight_decay=0", 6) >= 4);
+}
+
+/* Codes, scales, bases and histories are in the checkpoint, too; codes that are rounded by chance draw the same. */
+static void test_kill_9_with_codes_and_projections(void **state) {
+    (void)state;
+    assert_true(kill_and_resume("adamw8bit:min_8bit_size=64,codes=stochastic", 2) >= 1);
+    assert_true(kill_and_resume("adamw8bit:min_8bit_size=16,projector=[natural_galore:rank=4,gap=10,history=3]", 2) >=
+                1);
 }
 
 static void test_ctrl_c_saves_and_says_so(void **state) {
@@ -325,6 +339,7 @@ static void test_plan_is_what_a_run_takes(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_kill_9_then_resume_gives_the_same_bytes),
+                                       cmocka_unit_test(test_kill_9_with_codes_and_projections),
                                        cmocka_unit_test(test_ctrl_c_saves_and_says_so),
                                        cmocka_unit_test(test_resume_follows_the_checkpoint),
                                        cmocka_unit_test(test_bad_input_is_named),

@@ -86,6 +86,99 @@ static void resuming_gives_the_bytes_of_the_straight_run(void **state) {
     }
 }
 
+/* Every optimizer of the library, in 32 and 8 bits, and projectors over it: cut in the middle of an interval between
+ * two bases, the run goes on to the same bytes. */
+static void every_optimizer_resumes(void **state) {
+    (void)state;
+    static const char *const more[] = {"bits=32", "bits=8,min_8bit_size=16",
+                                       "bits=8,min_8bit_size=16,projector=[natural_galore:rank=3,gap=6,history=4]"};
+    int64_t count;
+    const di_optimizer *const *list = di_optimizer_list(&count);
+    for (int64_t i = 0; i < count * 3; i++) {
+        char text[256];
+        bool momentum = strcmp(list[i / 3]->part.name, "sgd") == 0; /* has no state without it */
+        snprintf(text, sizeof text, "%s:%s%s", list[i / 3]->part.name, momentum ? "momentum=0.9," : "", more[i % 3]);
+        di_trainer_config config = small_config();
+        config.optimizer = text;
+        di_trainer *straight = NULL, *cut = create(&base, &config);
+        step_to(cut, 9);
+        check(di_trainer_save(cut, path_of("cut")));
+        di_trainer_destroy(cut);
+        cut = resume(&base, path_of("cut"));
+        check(di_trainer_save(cut, path_of("again")));
+        assert_same_files(path_of("cut"), path_of("again"));
+        straight = create(&base, &config);
+        step_to(cut, 16);
+        step_to(straight, 16);
+        check(di_trainer_save(cut, path_of("cut")));
+        check(di_trainer_save(straight, path_of("straight")));
+        if (!same_files(path_of("cut"), path_of("straight")))
+            fail_msg("%s: the run that was resumed is not the straight one", text);
+        di_trainer_destroy(cut);
+        di_trainer_destroy(straight);
+    }
+}
+
+/* Groups: by a pattern of names, and what stays in 32 bits by its flag. */
+static void parameters_are_grouped(void **state) {
+    (void)state;
+    di_trainer_config config = small_config();
+    config.kind = &di_model_window;
+    config.attention = NULL;
+    config.optimizer = "adamw8bit:min_8bit_size=1";
+    check(di_options_parse(&di_window_part, "embedding=8,hidden=32,layers=2,state32=on", &config.model.window));
+    config.group = (di_trainer_group){"hidden.*.weight", "bits=32,lr=0"};
+    di_trainer *trainer = create(&base, &config), *refused_one = NULL;
+    di_parameters *parameters = di_trainer_parameters(trainer);
+    const di_parameter *hidden = di_parameters_find(parameters, "hidden.1.weight");
+    const di_parameter *head = di_parameters_find(parameters, "head.weight");
+    float still = ((float *)hidden->value.data)[5], moves = ((float *)head->value.data)[5];
+    double loss;
+    step_to(trainer, 2);
+    assert_true(((float *)hidden->value.data)[5] == still && ((float *)head->value.data)[5] != moves);
+    /* embedding and hidden weights in 32 bits, head and biases in 8: two values of 4 bytes or of 1 and their scales */
+    int64_t full = 13 * 8 + 24 * 32 + 32 * 32, coded = 32 + 32 + 13 * 32 + 13, tensors = 7,
+            scales = 8 * (1 + 1 + 2 + 1);
+    assert_int_equal(di_trainer_state_bytes(trainer), 8 * full + 2 * coded + scales + 8 * tensors);
+    check(di_trainer_evaluate_places(trainer, 7, 1000, &loss));
+    assert_true(loss > 0 && loss < 10);
+    refused(di_trainer_save(trainer, path_of("grouped")), DI_EUNSUPPORTED, "window", "not kept");
+    di_trainer_destroy(trainer);
+    config.group.pattern = "hiden.*";
+    refused(di_trainer_create(&base, &config, small_text, &refused_one), DI_ENAME, "hiden.*", "no parameter");
+    config.group.overrides = NULL;
+    refused(di_trainer_create(&base, &config, small_text, &refused_one), DI_EINVAL, "group", "overrides");
+}
+
+/* The mean over places is the mean of the places' own losses, however they fall into batches. */
+static void places_are_evaluated_one_by_one(void **state) {
+    (void)state;
+    di_trainer_config config = small_config();
+    config.kind = &di_model_window;
+    check(di_options_parse(&di_window_part, "context=5,embedding=8,hidden=16", &config.model.window));
+    double by_one = 0, by_seven = 0, few = 0, first = 0;
+    int64_t places = di_text_count(small_text, DI_VALIDATION) - 5;
+    config.batch = 1;
+    di_trainer *trainer = create(&base, &config);
+    check(di_trainer_evaluate_places(trainer, 1, 1 << 20, &by_one));
+    check(di_trainer_evaluate_places(trainer, 1, 1, &first));
+    di_trainer_destroy(trainer);
+    config.batch = 7;
+    trainer = create(&base, &config);
+    check(di_trainer_evaluate_places(trainer, 1, places, &by_seven));
+    check(di_trainer_evaluate_places(trainer, 1, 1, &few));
+    assert_float_equal(by_one, by_seven, 1e-6);
+    assert_float_equal(first, few, 1e-6);
+    check(di_trainer_evaluate_places(trainer, places, 5, &few)); /* the first one alone */
+    assert_float_equal(first, few, 1e-6);
+    refused(di_trainer_evaluate_places(trainer, 0, 1, &few), DI_ERANGE, "every=0", "at least 1");
+    di_trainer_destroy(trainer);
+    config = small_config();
+    trainer = create(&base, &config);
+    refused(di_trainer_evaluate_places(trainer, 1, 1, &few), DI_EUNSUPPORTED, "gpt", "places");
+    di_trainer_destroy(trainer);
+}
+
 static void what_is_not_finite_changes_nothing(void **state) {
     (void)state;
     di_trainer_config config = small_config();
@@ -389,6 +482,9 @@ int main(void) {
     const struct CMUnitTest tests[] = {cmocka_unit_test(loss_falls_on_the_built_in_text),
                                        cmocka_unit_test(bits_do_not_depend_on_threads),
                                        cmocka_unit_test(resuming_gives_the_bytes_of_the_straight_run),
+                                       cmocka_unit_test(every_optimizer_resumes),
+                                       cmocka_unit_test(parameters_are_grouped),
+                                       cmocka_unit_test(places_are_evaluated_one_by_one),
                                        cmocka_unit_test(what_is_not_finite_changes_nothing),
                                        cmocka_unit_test(memory_is_flat_and_planned),
                                        cmocka_unit_test(records_of_the_callers_own),

@@ -315,6 +315,7 @@ def test_options_are_refused_by_name():
     refused("accumulation=0", lambda: optim.AdamW([p], per_layer=True, accumulation=0))
     refused("accumulation=2 without per_layer", lambda: optim.AdamW([p], accumulation=2))
     refused("max_norm=1.0 with per_layer", lambda: optim.AdamW([p], max_norm=1.0, per_layer=True))
+    refused("backward=projected is for", lambda: optim.AdamW([p], projector="galore:rank=2,backward=projected"))
     optim.AdamW([{"params": [p], "lr_scale": 1.0, "initial_lr": 0.1, "name": "all"}], foreach=True, fused=True)
     optimizer = optim.AdamW([p])
     draw([p])
@@ -324,6 +325,10 @@ def test_options_are_refused_by_name():
     assert torch.equal(before, p.detach())
     optimizer.param_groups[0]["eps"] = 1e-8
     optimizer.step()
+    for change in ({"projector": "galore:rank=2"}, {"bits": 8, "min_8bit_size": 1}):
+        optimizer = optim.AdamW([p])
+        optimizer.param_groups[0].update(change)
+        refused(f"{list(change)[0]}=.*cannot change|other state", optimizer.step)
 
 
 def test_gradients_are_refused_by_name_and_nothing_is_changed():
@@ -355,3 +360,20 @@ def test_stable_embedding():
     assert out.dtype == torch.float64 and torch.equal(out, expected)
     out.square().sum().backward()
     assert made.weight.grad[2].abs().max() == 0 and made.norm.weight.grad is not None
+
+
+def test_memory_is_flat():
+    ours = tensors()
+    for made in (optim.AdamW(ours), optim.AdamW8bit(ours, min_8bit_size=1)):
+
+        def resident():
+            with open("/proc/self/statm", encoding="ascii") as file:
+                return int(file.read().split()[1]) * 4096
+
+        for step in range(2000):
+            draw(ours[:3])
+            made.step()
+            made.zero_grad()
+            if step == 200:
+                before = resident()
+        assert resident() - before < 1 << 20

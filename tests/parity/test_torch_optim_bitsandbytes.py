@@ -9,9 +9,6 @@ from dropin.torch import optim
 from test_torch_optim import CLASSES, draw, near, refused, same, twins
 from test_torch_optim_state import run, saved
 
-if "adamw8bit" not in optim.NAMES:
-    pytest.skip("SKIPPED: this library has no 8-bit optimizers", allow_module_level=True)
-
 N = 5000  # elements of the large tensor: neither a multiple of 256 nor of 2048
 # ours, theirs, keywords of both, keywords of theirs
 PEERS = [("AdamW8bit", "AdamW8bit", {}, {}), ("Lion8bit", "Lion8bit", {}, {}), ("SGD8bit", "SGD8bit", {"lr": 0.01, "momentum": 0.9}, {}),

@@ -81,12 +81,45 @@ def shards(rank, folder):
         train(net, third, [STEPS + 1])
 
 
+EIGHT = {"lr": 0.01, "block": 32, "min_8bit_size": 64}
+
+
+def wide():
+    torch.manual_seed(6)
+    return torch.nn.Linear(32, 16)  # two shards of 8 blocks of 32
+
+
+def train_wide(net, optimizer, steps):
+    for step in steps:
+        optimizer.zero_grad()
+        net(torch.randn(4, 32, generator=torch.Generator().manual_seed(step))).square().mean().backward()
+        optimizer.step()
+
+
+def codes(rank, folder):
+    from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict, get_optimizer_state_dict
+    from torch.distributed.fsdp import fully_shard
+
+    whole = StateDictOptions(full_state_dict=True)
+    net = fully_shard(wide())
+    optimizer = optim.AdamW8bit(net.parameters(), **EIGHT)
+    train_wide(net, optimizer, range(STEPS))
+    kept = {"optimizer": get_optimizer_state_dict(net, optimizer, options=whole), "weights": get_model_state_dict(net, options=whole)}
+    train_wide(net, optimizer, [STEPS])
+    kept["after"] = get_model_state_dict(net, options=whole)
+    if rank == 0:
+        torch.save(kept, folder / "codes.pt")
+    torn = optim.AdamW8bit(fully_shard(model()).parameters(), **EIGHT)
+    refused("exp_avg_scale of parameter #0 cannot be gathered: blocks of its state lie across shards", torn.state_dict)
+
+
 def worker(rank, folder):
     torch.set_num_threads(1)
     torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
     try:
         data_parallel(rank)
         shards(rank, folder)
+        codes(rank, folder)
     finally:
         torch.distributed.destroy_process_group()
 
@@ -103,3 +136,11 @@ def test_two_processes(tmp_path):
     set_optimizer_state_dict(net, optimizer, read["optimizer"], options=StateDictOptions(full_state_dict=True))
     train(net, optimizer, [STEPS])
     near(net.parameters(), straight("AdamW", STEPS + 1)[0].parameters(), 1e-5)
+    read = torch.load(tmp_path / "codes.pt", weights_only=True)
+    net = wide()
+    net.load_state_dict(read["weights"])
+    optimizer = optim.AdamW8bit(net.parameters(), **EIGHT)
+    set_optimizer_state_dict(net, optimizer, read["optimizer"], options=StateDictOptions(full_state_dict=True))
+    assert optimizer.state[net.weight]["exp_avg"].dtype == torch.uint8 and optimizer.state[net.weight]["exp_avg_scale"].shape == (16,)
+    train_wide(net, optimizer, [STEPS])
+    near(net.parameters(), read["after"].values(), 1e-5)

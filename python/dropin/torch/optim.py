@@ -133,6 +133,9 @@ class Optimizer(torch.optim.Optimizer):
         wanted = [p for p in parameters if id(p) not in self._place]
         if not wanted:
             return
+        if "backward=projected" in str(group.get("projector", "")):
+            raise ValueError(f"{type(self).__name__}: projector={group['projector']}: backward=projected is for training on the library's "
+                             "tape; torch's backward gives whole gradients")
         names = [self._name(number, p) for p in wanted]
         for parameter, name in zip(wanted, names):
             check_parameter(type(self).__name__, name, parameter)

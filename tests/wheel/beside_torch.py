@@ -24,6 +24,13 @@ if first in ("torch", "dropin"):
     swapped = q.transpose(1, 2)
     expected = torch.nn.functional.scaled_dot_product_attention(swapped, swapped, swapped).transpose(1, 2)
     assert (out - expected).abs().max() < 1e-5
+    assert (dropin.torch.softmax_attention(swapped, swapped, swapped).transpose(1, 2) - expected).abs().max() < 1e-5
+    layer = torch.nn.Linear(100, 100)
+    before = layer.weight.detach().clone()
+    optimizer = dropin.torch.AdamW8bit(layer.parameters(), lr=0.01)
+    layer(torch.ones(3, 100)).sum().backward()
+    optimizer.step()
+    assert (layer.weight - before).abs().max() > 0.005
     assert torch.mm(torch.ones(300, 300), torch.ones(300, 300)).sum() == 300**3
     assert "torch" in _openmp.mapped()[0], _openmp.mapped()
 else:

@@ -110,6 +110,28 @@ static void test_gpt(void **state) {
     cJSON_Delete(object);
 }
 
+/* Without names: the standard part in front, its 8-bit form, which keeps less, and others at rates of their own. */
+static void test_default_list(void **state) {
+    (void)state;
+    line(gpt, (const char *const[]){"--steps=2", "--seeds=1", NULL});
+    const command_result *result = run();
+    assert_holds(result->out, "\nadamw ");
+    assert_holds(result->out, "\nadamw8bit ");
+    assert_holds(result->out, "\nsgd:lr=0.3,momentum=0.9 ");
+    cJSON *object = read_json();
+    assert_true(number(row_of(object, 0), "lr") == 3e-3 && number(row_of(object, 2), "lr") == 0.3);
+    cJSON_Delete(object);
+    line(window, (const char *const[]){"adamw", "adamw8bit:min_8bit_size=64", "--seeds=1", "--lr=1e-2", NULL});
+    result = run();
+    assert_holds(result->out, "\nadamw8bit:min_8bit_size=64 "); /* as the user wrote it */
+    object = read_json();
+    double bytes = number(row_of(object, 1), "state_bytes") / number(row_of(object, 1), "parameters");
+    assert_true(bytes > 2 && bytes < 3);
+    double apart = fabs(number(row_of(object, 1), "difference_mean"));
+    assert_true(apart > 0 && apart < 0.05);
+    cJSON_Delete(object);
+}
+
 /* A part with lr= has that rate in place of --lr, and its text reaches the trainer without it. */
 static void test_own_rate(void **state) {
     (void)state;
@@ -158,7 +180,8 @@ static void test_own_record(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_gpt), cmocka_unit_test(test_own_rate),
-                                       cmocka_unit_test(test_window), cmocka_unit_test(test_own_record)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_gpt), cmocka_unit_test(test_default_list),
+                                       cmocka_unit_test(test_own_rate), cmocka_unit_test(test_window),
+                                       cmocka_unit_test(test_own_record)};
     return cmocka_run_group_tests_name("compare optimizer", tests, setup, command_teardown);
 }

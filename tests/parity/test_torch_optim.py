@@ -170,6 +170,21 @@ def test_closure_accumulation_and_clipping():
     near(ours.parameters(), theirs.parameters())
 
 
+def test_a_compiled_training_step():
+    model = torch.nn.Linear(4, 3)
+    optimizer = optim.AdamW8bit(model.parameters(), min_8bit_size=8)
+
+    @torch.compile(backend="eager")
+    def train(x):
+        optimizer.zero_grad()
+        model(x).square().sum().backward()
+        optimizer.step()
+
+    for _ in range(3):
+        train(torch.randn(2, 4))
+    assert optimizer.state[model.weight]["step"] == 3
+
+
 @pytest.mark.parametrize("unscale", [False, True])
 def test_grad_scaler(unscale):
     models = [torch.nn.Linear(5, 3) for _ in range(2)]

@@ -222,6 +222,7 @@ class Optimizer(torch.optim.Optimizer):
 
     # ---- steps ----------------------------------------------------------------------------------------------------------
 
+    @torch._disable_dynamo  # as torch's own: a compiled training step calls it between its graphs
     def step(self, closure=None):
         """One update of every parameter that has a gradient. `closure` computes the loss anew and returns it."""
         loss = None

@@ -109,6 +109,29 @@ class AdamW8bit(Optimizer):
             differentiable: bool = False, fused: Any = None, threads: Any = None, seed: int = 0, max_norm: float = 0.0,
             per_layer: bool = False, accumulation: int = 1) -> None: ...
 
+class GaLoreAdamW(Optimizer):
+    def __init__(self, params: Any, lr: float = 0.001, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-06,
+            weight_decay: float = 0.0, amsgrad: bool = False, *, eps_mode: Literal['corrected', 'raw'] = 'raw',
+            decay_order: Literal['before', 'after'] = 'after', maximize: bool = False, bits: Literal[32, 8] = 32,
+            block: int = 256, min_8bit_size: int = 4096, codes: Literal['nearest', 'stochastic'] = 'nearest',
+            signed_scale: bool = False, sign_repair: bool = False,
+            nonfinite: Literal['auto', 'skip', 'reset', 'skip_tensor', 'error', 'propagate'] = 'auto', skip_zeros: bool = False,
+            percentile_clipping: int = 100, weights: Literal['nearest', 'stochastic'] = 'nearest',
+            compat: Literal['none', 'bnb'] = 'none', projector: str = 'galore', foreach: Any = None, capturable: bool = False,
+            differentiable: bool = False, fused: Any = None, threads: Any = None, seed: int = 0, max_norm: float = 0.0,
+            per_layer: bool = False, accumulation: int = 1) -> None: ...
+
+class GaLoreAdamW8bit(Optimizer):
+    def __init__(self, params: Any, lr: float = 0.001, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-06,
+            weight_decay: float = 0.0, amsgrad: bool = False, *, eps_mode: Literal['corrected', 'raw'] = 'raw',
+            decay_order: Literal['before', 'after'] = 'after', maximize: bool = False, bits: Literal[32, 8] = 8, block: int = 256,
+            min_8bit_size: int = 4096, codes: Literal['nearest', 'stochastic'] = 'nearest', signed_scale: bool = False,
+            sign_repair: bool = False, nonfinite: Literal['auto', 'skip', 'reset', 'skip_tensor', 'error', 'propagate'] = 'auto',
+            skip_zeros: bool = False, percentile_clipping: int = 100, weights: Literal['nearest', 'stochastic'] = 'nearest',
+            compat: Literal['none', 'bnb'] = 'none', projector: str = 'galore', foreach: Any = None, capturable: bool = False,
+            differentiable: bool = False, fused: Any = None, threads: Any = None, seed: int = 0, max_norm: float = 0.0,
+            per_layer: bool = False, accumulation: int = 1) -> None: ...
+
 class LAMB(Optimizer):
     def __init__(self, params: Any, lr: float = 0.001, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-08,
             weight_decay: float = 0.0, *, bias_correction: bool = True, trust: Literal['ratio', 'clip', 'none'] = 'ratio',
@@ -174,6 +197,18 @@ class Lion8bit(Optimizer):
             compat: Literal['none', 'bnb'] = 'none', projector: str = 'none', foreach: Any = None, fused: Any = None,
             capturable: bool = False, differentiable: bool = False, threads: Any = None, seed: int = 0, max_norm: float = 0.0,
             per_layer: bool = False, accumulation: int = 1) -> None: ...
+
+class NaturalGaLoreAdamW(Optimizer):
+    def __init__(self, params: Any, lr: float = 0.001, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-06,
+            weight_decay: float = 0.0, amsgrad: bool = False, *, eps_mode: Literal['corrected', 'raw'] = 'raw',
+            decay_order: Literal['before', 'after'] = 'after', maximize: bool = False, bits: Literal[32, 8] = 32,
+            block: int = 256, min_8bit_size: int = 4096, codes: Literal['nearest', 'stochastic'] = 'nearest',
+            signed_scale: bool = False, sign_repair: bool = False,
+            nonfinite: Literal['auto', 'skip', 'reset', 'skip_tensor', 'error', 'propagate'] = 'auto', skip_zeros: bool = False,
+            percentile_clipping: int = 100, weights: Literal['nearest', 'stochastic'] = 'nearest',
+            compat: Literal['none', 'bnb'] = 'none', projector: str = 'natural_galore', foreach: Any = None,
+            capturable: bool = False, differentiable: bool = False, fused: Any = None, threads: Any = None, seed: int = 0,
+            max_norm: float = 0.0, per_layer: bool = False, accumulation: int = 1) -> None: ...
 
 class RMSprop(Optimizer):
     def __init__(self, params: Any, lr: float = 0.01, alpha: float = 0.99, eps: float = 1e-08, weight_decay: float = 0.0,

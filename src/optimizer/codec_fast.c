@@ -94,10 +94,10 @@ static uint8_t nearest(bool is_signed, float s) {
             number = d->limit[group];
         float above = (values[number] + values[number + 1]) * 0.5f;
         float below = number > d->limit[0] ? (values[number - 1] + values[number]) * 0.5f : -1;
-        if (number < most && (a > above || (negative && a == above)))
-            number++;
-        else if (a < below || (!negative && a == below))
-            number--;
+        /* no branches: which way it goes is chance */
+        int32_t up = (number < most) & ((a > above) | (negative & (a == above)));
+        int32_t down = (up ^ 1) & ((a < below) | (!negative & (a == below)));
+        number += up - down;
     }
     return (uint8_t)(!is_signed ? number - 1 : negative ? 127 - number : 127 + number);
 }
@@ -131,8 +131,8 @@ static int32_t either_neighbour(const float *values, int32_t code, float s, doub
     return uniform < ((double)s - low) / (high - low) ? upper : upper - 1;
 }
 
-/* Any map, any rounding, non-finite elements: element by element. */
-static void encode_any(const di_code_block *block, float scale, int64_t from, int64_t to) {
+/* From the nearest codes of finite elements to what the rounding and the repair of signs make of them. */
+static void adjust(const di_code_block *block, float scale, int64_t from, int64_t to) {
     const DI_REAL *x = block->values;
     const float *values = block->table ? block->table : di_code_map(block->is_signed);
     double uniform[CHUNK];
@@ -143,12 +143,12 @@ static void encode_any(const di_code_block *block, float scale, int64_t from, in
                                    uniform);
         for (int64_t i = 0; i < count; i++) {
             float value = (float)x[first + i];
-            bool counts = (bits_of(value) & MAGNITUDE) < INFINITE;
-            float s = counts ? value / scale : 0;
-            int32_t code = block->table ? nearest_in(values, s) : nearest(block->is_signed, s);
-            if (block->stochastic && counts)
-                code = either_neighbour(values, code, s, uniform[i]);
-            if (block->sign_repair && counts && value != 0) {
+            int32_t code = block->codes[first + i];
+            if ((bits_of(value) & MAGNITUDE) >= INFINITE)
+                continue;
+            if (block->stochastic)
+                code = either_neighbour(values, code, value / scale, uniform[i]);
+            if (block->sign_repair && value != 0) {
                 bool negative = (value < 0) != (scale < 0);
                 if (negative && values[code] >= 0 && code > 0)
                     code--;
@@ -157,6 +157,15 @@ static void encode_any(const di_code_block *block, float scale, int64_t from, in
             }
             block->codes[first + i] = (uint8_t)code;
         }
+    }
+}
+
+/* The nearest codes of any map, element by element; non-finite ones take that of 0. */
+static void encode_any(const di_code_block *block, float scale, int64_t from, int64_t to) {
+    const DI_REAL *x = block->values;
+    for (int64_t i = from; i < to; i++) {
+        float value = (float)x[i], s = (bits_of(value) & MAGNITUDE) < INFINITE ? value / scale : 0;
+        block->codes[i] = (uint8_t)(block->table ? nearest_in(block->table, s) : nearest(block->is_signed, s));
     }
 }
 
@@ -258,8 +267,8 @@ static inline __m256i signs_of(__m256i a, __m256i b, __m256i c, __m256i d) {
 
 /* Codes of elements i … i+31, the `at`-th vectors of the chunk; a mask of two bits a lane of those too near to an edge:
  * lanes 0 and 1 of 16 bits are elements 0 and 8, then 1 and 9 … */
-__attribute__((always_inline)) static inline uint64_t encode_32(const encoder *e, bool is_signed, bool repair,
-                                                                int64_t at, int64_t i) {
+__attribute__((always_inline)) static inline uint64_t encode_32(const encoder *e, bool is_signed, int64_t at,
+                                                                int64_t i) {
     const __m256 cells = _mm256_load_ps(e->decades->cells);
     const __m256i start = _mm256_castps_si256(_mm256_set1_ps(e->decades->start));
     const __m256i limits = _mm256_broadcastsi128_si256(_mm_load_si128((const __m128i *)e->decades->limit));
@@ -277,19 +286,13 @@ __attribute__((always_inline)) static inline uint64_t encode_32(const encoder *e
     __m256i code = _mm256_min_epu8(number, limit);
     if (is_signed) {
         __m256i less[4];
-        const __m256 flip = _mm256_set1_ps(e->scale < 0 ? -0.0f : 0.0f), none = _mm256_setzero_ps();
+        const __m256 flip = _mm256_set1_ps(e->scale < 0 ? -0.0f : 0.0f);
         for (int j = 0; j < 4; j++)
             less[j] = _mm256_castps_si256(_mm256_xor_ps(load(x + 8 * j), flip));
         const __m256i zero = _mm256_set1_epi8(127);
         __m256i sign = signs_of(less[0], less[1], less[2], less[3]);
         /* saturated: -1 would be -128, which is the code after the last */
         code = _mm256_blendv_epi8(_mm256_add_epi8(zero, code), _mm256_subs_epu8(zero, code), sign);
-        if (repair) {
-            for (int j = 0; j < 4; j++)
-                less[j] = _mm256_castps_si256(_mm256_cmp_ps(_mm256_castsi256_ps(less[j]), none, _CMP_LT_OQ));
-            __m256i hit = signs_of(less[0], less[1], less[2], less[3]); /* -0 is not */
-            code = _mm256_add_epi8(code, _mm256_and_si256(hit, _mm256_cmpeq_epi8(code, zero)));
-        }
     } else {
         code = _mm256_sub_epi8(code, _mm256_set1_epi8(1));
     }
@@ -306,8 +309,7 @@ __attribute__((always_inline)) static inline uint64_t encode_32(const encoder *e
     return mask[0] | mask[1] << 32;
 }
 
-__attribute__((always_inline)) static inline void encode_run(const di_code_block *block, float scale, bool is_signed,
-                                                             bool repair) {
+__attribute__((always_inline)) static inline void encode_run(const di_code_block *block, float scale, bool is_signed) {
     encoder e;
     e.block = block;
     e.decades = decades_of(is_signed);
@@ -321,13 +323,10 @@ __attribute__((always_inline)) static inline void encode_run(const di_code_block
             continue;
         }
         for (int64_t i = from; i < to; i += 32)
-            for (uint64_t near = encode_32(&e, is_signed, repair, (i - from) / 8, i); near;) {
+            for (uint64_t near = encode_32(&e, is_signed, (i - from) / 8, i); near;) {
                 int64_t bit = __builtin_ctzll(near);
                 int64_t lane = i + bit / 32 * 16 + bit % 4 / 2 * 8 + bit % 32 / 4;
-                if (repair)
-                    encode_any(block, scale, lane, lane + 1);
-                else
-                    block->codes[lane] = settle(is_signed, block->codes[lane], (float)x[lane] / scale);
+                block->codes[lane] = settle(is_signed, block->codes[lane], (float)x[lane] / scale);
                 near &= near - 1;
                 near &= near - 1;
             }
@@ -339,12 +338,10 @@ __attribute__((always_inline)) static inline void encode_run(const di_code_block
 static void encode_finite(const di_code_block *block, float scale) {
     if (fabsf(scale) > 0x1p125f) /* the inverse would be denormal */
         encode_any(block, scale, 0, block->count);
-    else if (!block->is_signed)
-        encode_run(block, scale, false, false);
-    else if (block->sign_repair)
-        encode_run(block, scale, true, true);
+    else if (block->is_signed)
+        encode_run(block, scale, true);
     else
-        encode_run(block, scale, true, false);
+        encode_run(block, scale, false);
 }
 
 /* ---- decode ---- */
@@ -464,10 +461,14 @@ static void encode(const di_code_block *block) {
     if (scale == 0) {
         int32_t zero = block->table ? nearest_in(block->table, 0) : block->is_signed ? 127 : 0;
         memset(block->codes, zero, (size_t)block->count);
-    } else if (!finite || block->table || block->stochastic)
-        encode_any(block, scale, 0, block->count);
-    else
+        return;
+    }
+    if (finite && !block->table)
         encode_finite(block, scale);
+    else
+        encode_any(block, scale, 0, block->count);
+    if (block->stochastic || block->sign_repair)
+        adjust(block, scale, 0, block->count);
 }
 
 const di_codec_table DI_TABLE(di_codec) = {.decode = decode, .encode = encode};

@@ -45,7 +45,10 @@ if [ "$what" = test ]; then
     done
     # shellcheck disable=SC2086
     install $missing
-    if ! .venv/bin/python -c 'import torch, numpy, cffi, pytest, safetensors' >/dev/null 2>&1; then
+    if ! .venv/bin/python -c 'import sys
+from importlib.util import find_spec
+wanted = "torch numpy cffi pytest safetensors transformers accelerate bitsandbytes"
+sys.exit(any(find_spec(name) is None for name in wanted.split()))' >/dev/null 2>&1; then
         echo "setup: PyTorch for the parity tests, in .venv" >&2
         python3 -m venv .venv >&2 && .venv/bin/python -m pip install -q -r tests/requirements.txt >&2 || {
             echo "setup: PyTorch could not be installed; the parity tests will be SKIPPED" >&2

@@ -263,14 +263,15 @@ def test_bf16_weights_and_gradients_of_another_dtype():
 
 
 @pytest.mark.parametrize("accumulation", [1, 2])
-def test_per_layer_updates_within_backward(accumulation):
+@pytest.mark.parametrize("name,options", [("AdamW", {}), ("GaLoreAdamW8bit", {"projector": "galore:rank=2,gap=2", "min_8bit_size": 8})])
+def test_per_layer_updates_within_backward(name, options, accumulation):
     def model():
         torch.manual_seed(3)
         return torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.Tanh(), torch.nn.Linear(8, 2))
 
     plain, layered = model(), model()
-    one = optim.AdamW(plain.parameters(), lr=0.01)
-    other = optim.AdamW(layered.parameters(), lr=0.01, per_layer=True, accumulation=accumulation)
+    one = CLASSES[name](plain.parameters(), lr=0.01, **options)
+    other = CLASSES[name](layered.parameters(), lr=0.01, per_layer=True, accumulation=accumulation, **options)
     schedulers = [torch.optim.lr_scheduler.ExponentialLR(o, 0.5) for o in (one, other)]
     for _ in range(3):
         for _ in range(accumulation):

@@ -25,12 +25,16 @@ void di_adam_prepare(const di_adam_options *options, const di_update *update, bo
     double correction = bias_correction ? 1.0 - di_power(options->beta1, update->step) : 1.0;
     double root = bias_correction ? sqrt(1.0 - di_power(options->beta2, update->step)) : 1.0;
     bool raw = options->eps_mode == DI_EPS_RAW;
+    /* With codes the division by the root goes into the constants, m / (sqrt(v) / root + eps) = root m / (sqrt(v) +
+     * root eps): there divisions are what the time goes into, and no order of PyTorch's is to be kept. */
+    bool folds = !raw && update->states > 0 && update->state[0].tensor.dtype == DI_U8;
+    double over = raw || folds ? root : 1.0;
     call->beta1 = options->beta1;
     call->beta2 = options->beta2;
-    call->eps = options->eps;
-    call->root = raw ? 1.0 : root;
-    call->unit = raw ? root / correction : 1.0 / correction;
-    call->step_size = update->lr * trust * (raw ? root : 1.0) / correction;
+    call->eps = folds ? options->eps * root : options->eps;
+    call->root = raw || folds ? 1.0 : root;
+    call->unit = over / correction;
+    call->step_size = update->lr * trust * over / correction;
     call->coupled_decay = decoupled ? 0.0 : decay;
     call->decay = decoupled ? 1.0 - update->lr * (shrinks ? trust : 1.0) * decay : 1.0;
     call->direction_decay = shrinks ? decay : 0.0;

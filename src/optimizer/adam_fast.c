@@ -9,7 +9,7 @@ typedef struct constants {
 } constants;
 
 /* The forms; constant wherever these functions are called. */
-enum { COUPLED = 1, AFTER = 2, FROM_GRADIENT = 4, FORMS = 8 };
+enum { COUPLED = 1, AFTER = 2, FROM_GRADIENT = 4, DIVIDES = 8 };
 
 static inline DI_REAL moments(const constants *c, int form, DI_REAL g, DI_REAL p, DI_REAL *m, DI_REAL *v) {
     DI_REAL gradient = g * c->scale;
@@ -18,7 +18,7 @@ static inline DI_REAL moments(const constants *c, int form, DI_REAL g, DI_REAL p
     DI_REAL difference = gradient - *m;
     *m = form & FROM_GRADIENT ? gradient + c->rest * difference : *m + c->weight * difference;
     *v = *v * c->beta2 + c->square_weight * gradient * gradient;
-    return sqrt(*v) / c->root + c->eps;
+    return form & DIVIDES ? sqrt(*v) / c->root + c->eps : sqrt(*v) + c->eps;
 }
 
 static inline __attribute__((always_inline)) void run(const constants *c, const di_rule_call *call, int form) {
@@ -60,7 +60,7 @@ static int read(const di_rule_call *call, constants *c) {
                      .eps = (DI_REAL)call->eps};
     c->rest = c->weight - 1;
     return (call->coupled_decay != 0 ? COUPLED : 0) | (call->decays_after ? AFTER : 0) |
-           (c->weight < (DI_REAL)0.5 ? 0 : FROM_GRADIENT);
+           (c->weight < (DI_REAL)0.5 ? 0 : FROM_GRADIENT) | (c->root != 1 ? DIVIDES : 0);
 }
 
 static void update(const di_rule_call *call) {
@@ -81,14 +81,38 @@ static void update(const di_rule_call *call) {
     case FROM_GRADIENT:
         run(&c, call, FROM_GRADIENT);
         break;
-    case FROM_GRADIENT | COUPLED:
-        run(&c, call, FROM_GRADIENT | COUPLED);
+    case COUPLED | FROM_GRADIENT:
+        run(&c, call, COUPLED | FROM_GRADIENT);
         break;
-    case FROM_GRADIENT | AFTER:
-        run(&c, call, FROM_GRADIENT | AFTER);
+    case AFTER | FROM_GRADIENT:
+        run(&c, call, AFTER | FROM_GRADIENT);
+        break;
+    case COUPLED | AFTER | FROM_GRADIENT:
+        run(&c, call, COUPLED | AFTER | FROM_GRADIENT);
+        break;
+    case DIVIDES:
+        run(&c, call, DIVIDES);
+        break;
+    case COUPLED | DIVIDES:
+        run(&c, call, COUPLED | DIVIDES);
+        break;
+    case AFTER | DIVIDES:
+        run(&c, call, AFTER | DIVIDES);
+        break;
+    case COUPLED | AFTER | DIVIDES:
+        run(&c, call, COUPLED | AFTER | DIVIDES);
+        break;
+    case FROM_GRADIENT | DIVIDES:
+        run(&c, call, FROM_GRADIENT | DIVIDES);
+        break;
+    case COUPLED | FROM_GRADIENT | DIVIDES:
+        run(&c, call, COUPLED | FROM_GRADIENT | DIVIDES);
+        break;
+    case AFTER | FROM_GRADIENT | DIVIDES:
+        run(&c, call, AFTER | FROM_GRADIENT | DIVIDES);
         break;
     default:
-        run(&c, call, FORMS - 1);
+        run(&c, call, COUPLED | AFTER | FROM_GRADIENT | DIVIDES);
         break;
     }
 }
@@ -105,8 +129,20 @@ static void measure(const di_rule_call *call) {
     case FROM_GRADIENT:
         direct(&c, call, FROM_GRADIENT);
         break;
+    case COUPLED | FROM_GRADIENT:
+        direct(&c, call, COUPLED | FROM_GRADIENT);
+        break;
+    case DIVIDES:
+        direct(&c, call, DIVIDES);
+        break;
+    case COUPLED | DIVIDES:
+        direct(&c, call, COUPLED | DIVIDES);
+        break;
+    case FROM_GRADIENT | DIVIDES:
+        direct(&c, call, FROM_GRADIENT | DIVIDES);
+        break;
     default:
-        direct(&c, call, FROM_GRADIENT | COUPLED);
+        direct(&c, call, COUPLED | FROM_GRADIENT | DIVIDES);
         break;
     }
 }

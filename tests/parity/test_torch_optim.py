@@ -142,6 +142,38 @@ def test_frozen_parameters_join_when_they_have_a_gradient():
     assert made[0].state[ours[1]]["step"] == 2
 
 
+def test_lists_of_parameters_changed_from_outside():
+    ours = tensors()
+    theirs = twins(ours)
+    made = optim.AdamW([{"params": ours[:3]}, {"params": ours[3:]}]), torch.optim.AdamW([{"params": theirs[:3]}, {"params": theirs[3:]}])
+    new = tensors([(4, 5)])
+    new_twin = twins(new)
+    for step in range(4):
+        if step == 2:
+            for o, extra in zip(made, (new, new_twin)):
+                o.param_groups[0]["params"] = [*extra, *o.param_groups[0]["params"][1:]]
+        draw([*ours, *new], [*theirs, *new_twin])
+        for o in made:
+            o.step()
+    near([*ours, *new], [*theirs, *new_twin])
+    assert made[0].state[ours[1]]["step"] == 4 and made[0].state[new[0]]["step"] == 2
+
+
+@pytest.mark.parametrize("policy,moved", [("skip", 8), ("reset", 8), ("skip_tensor", 0), ("propagate", 9), ("error", 0)])
+def test_a_gradient_that_is_not_finite(policy, moved):
+    p, q = tensors([(3, 3), (2,)])
+    optimizer = optim.AdamW([p, q], nonfinite=policy)
+    draw([p, q])
+    p.grad[1, 1] = float("nan")
+    before = p.detach().clone()
+    if policy == "error":
+        refused("nonfinite=error", optimizer.step)
+    else:
+        optimizer.step()
+        assert optimizer.report["nonfinite"] == (1 if policy != "propagate" else 0)
+    assert (p.detach() != before).sum() == moved
+
+
 # ---- how training loops use it ---------------------------------------------------------------------------------------------------
 
 

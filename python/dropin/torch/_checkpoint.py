@@ -173,11 +173,12 @@ def load(optimizer, state_dict):
         optimizer._renew(before["order"])
         most = 0
         for number, (group, theirs) in enumerate(zip(groups, saved)):
-            for index, parameter in zip(theirs["params"], group["params"]):
-                entry = state_dict["state"].get(index)
+            names = optimizer._names(number)
+            entries = [(p, state_dict["state"].get(index)) for index, p in zip(theirs["params"], group["params"])]
+            optimizer._admit(number, [p for p, entry in entries if entry])
+            for parameter, entry in entries:
                 if entry:
-                    optimizer._admit(number, [parameter])
-                    most = max(most, take(optimizer, optimizer._name(number, parameter), parameter, group, entry))
+                    most = max(most, take(optimizer, names[id(parameter)], parameter, group, entry))
         optimizer._instance.set_steps(most)
     except Exception:
         optimizer._bring_back(before)

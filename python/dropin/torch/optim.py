@@ -17,10 +17,10 @@ _FIXED = ("initial_accumulator_value",)  # read only when a parameter is added
 
 
 class _Held:
-    """What the library knows of one param_group: its option values, and the library's groups made of it."""
+    """What the library knows of one param_group: its option values, the library's groups made of it, the ids of its parameters."""
 
     def __init__(self):
-        self.values, self.groups = None, []
+        self.values, self.groups, self.ids = None, [], []
 
 
 def _plain(value):
@@ -108,8 +108,8 @@ class Optimizer(torch.optim.Optimizer):
             self.param_groups.pop()
             self._groups.pop()
             raise
-        if not group["params"] or not any(p.requires_grad for p in group["params"]):
-            self._groups[-1].values = self._values(group)
+        self._groups[-1].values = self._values(group)
+        self._groups[-1].ids = list(map(id, group["params"]))
 
     def _refuse_duplicates(self, params):
         seen = set()
@@ -120,12 +120,12 @@ class Optimizer(torch.optim.Optimizer):
                 raise ValueError(f"{type(self).__name__}: parameter {label} of the group is already there")
             seen.add(id(parameter))
 
-    def _name(self, number, parameter):
-        """Its name in messages: of named_parameters(), or #index as in state_dict."""
+    def _names(self, number):
+        """{id of a parameter: its name in messages} of a group: of named_parameters(), or #index as in state_dict."""
         start = sum(len(group["params"]) for group in self.param_groups[:number])
         group = self.param_groups[number]
-        index = next(i for i, p in enumerate(group["params"]) if p is parameter)
-        return group["param_names"][index] if "param_names" in group else f"#{start + index}"
+        names = group.get("param_names") or [f"#{start + index}" for index in range(len(group["params"]))]
+        return {id(parameter): name for parameter, name in zip(group["params"], names)}
 
     def _admit(self, number, parameters):
         """Adds parameters of a group to the library."""
@@ -136,7 +136,8 @@ class Optimizer(torch.optim.Optimizer):
         if "backward=projected" in str(group.get("projector", "")):
             raise ValueError(f"{type(self).__name__}: projector={group['projector']}: backward=projected is for training on the library's "
                              "tape; torch's backward gives whole gradients")
-        names = [self._name(number, p) for p in wanted]
+        own = self._names(number)
+        names = [own[id(p)] for p in wanted]
         for parameter, name in zip(wanted, names):
             check_parameter(type(self).__name__, name, parameter)
             if is_dtensor(parameter):
@@ -195,6 +196,9 @@ class Optimizer(torch.optim.Optimizer):
 
     def _sync(self):
         """What of the groups was changed since the last step goes to the library, or is refused by name."""
+        if len(self._groups) != len(self.param_groups) or any(
+                list(map(id, group["params"])) != held.ids for group, held in zip(self.param_groups, self._groups)):
+            self._follow()
         for number, (group, held) in enumerate(zip(self.param_groups, self._groups)):
             if self._pick(group) != held.values:
                 self._change(number, group, held)
@@ -298,11 +302,27 @@ class Optimizer(torch.optim.Optimizer):
         kept, steps, order = state.pop("state"), state.pop("_steps"), state.pop("_order")
         super().__setstate__(state)
         self._renew(order)
+        self._refill(kept, steps)
+
+    def _refill(self, kept, steps):
         for number, group in enumerate(self.param_groups):
+            names = self._names(number)
             for parameter in group["params"]:
                 if parameter in kept:
-                    _checkpoint.take(self, self._name(number, parameter), parameter, group, kept[parameter])
+                    _checkpoint.take(self, names[id(parameter)], parameter, group, kept[parameter])
         self._instance.set_steps(steps)
+
+    def _follow(self):
+        """Groups or their lists of parameters were changed from outside (wrappers put shards in the place of weights): those that
+        stayed take their state along, new ones start."""
+        state = self.__getstate__()
+        there = [p for group in self.param_groups for p in group["params"]]
+        known, present = set(map(id, state["_order"])), set(map(id, there))
+        order = [p for p in state["_order"] if id(p) in present] + [p for p in there if p.requires_grad and id(p) not in known]
+        for hook in self._hooks:
+            hook.remove()
+        self._renew(order)
+        self._refill(state["state"], state["_steps"])
 
     # A fresh instance of the library stands beside the old one until all that is to be read into it has fitted.
 
@@ -315,7 +335,7 @@ class Optimizer(torch.optim.Optimizer):
         self._groups = [_Held() for _ in self.param_groups]
         where = {id(p): number for number, group in enumerate(self.param_groups) for p in group["params"]}
         for held, group in zip(self._groups, self.param_groups):
-            held.values = self._values(group)
+            held.values, held.ids = self._values(group), list(map(id, group["params"]))
         for number, run in itertools.groupby(order, lambda parameter: where[id(parameter)]):
             self._admit(number, list(run))
 

@@ -26,6 +26,7 @@ _FIRST_OPTIONAL = 8  # of the forward's arguments
 _PLACES = (0, 1, 2, *range(_FIRST_OPTIONAL, _FIRST_OPTIONAL + len(TRAINED)))  # of the arguments with gradients: the bits of `wanted`
 _NULL = ffi.NULL
 _Q, _K, _V, _OUT, _WORK = kernel.Q, kernel.K, kernel.V, kernel.OUT, kernel.WORK
+_forward = lib.di_attention_forward
 _empty_strided, _threads, compiling = torch.empty_strided, torch.get_num_threads, torch.compiler.is_compiling
 PLAIN = (torch.Tensor, torch.nn.Parameter)
 _level, _modes, _tracing = torch._C._functorch.maybe_current_level, torch._C._len_torch_dispatch_stack, torch._C._get_tracing_state
@@ -41,11 +42,11 @@ def _compute_dtype(query, key, value):
     return _COMPUTED[dtype]
 
 
-def plain(a, b, c, d):
+def plain(a, b, c):
     """Nothing but CPU tensors, and nobody listening: then the dispatcher would do nothing but call our kernel."""
-    return (type(a) in PLAIN and type(b) in PLAIN and type(c) in PLAIN and type(d) in PLAIN and a.is_cpu and b.is_cpu and c.is_cpu
+    return (type(a) in PLAIN and type(b) in PLAIN and type(c) in PLAIN and a.is_cpu and b.is_cpu and c.is_cpu
             and _level() is None and not _modes() and not _autocast() and not _profiling() and _tracing() is None
-            and not (a.is_neg() or b.is_neg() or c.is_neg() or d.is_neg()))
+            and not (a.is_neg() or b.is_neg() or c.is_neg()))
 
 
 class Operator:
@@ -81,14 +82,33 @@ class Operator:
 
     # ---- kernels -------------------------------------------------------------------------------------------------------
 
+    @staticmethod
+    def key(query, key, value, text, left, right, top_left, backward):
+        """What a kept slot depends on."""
+        return (text, backward, query.dtype, query.shape, key.shape, value.shape, query.stride(), key.stride(), value.stride(), left, right,
+                top_left, _threads())
+
+    def run(self, free, query, key, value):
+        """Forward by a kept slot of the list `free`, which is not empty."""
+        slot = free.pop()
+        out = _empty_strided(slot.size, slot.stride, dtype=query.dtype)
+        words = slot.io_words
+        words[_Q], words[_K], words[_V], words[_OUT] = query.data_ptr(), key.data_ptr(), value.data_ptr(), out.data_ptr()
+        slot.exec_words[_WORK], buffer = scratch(slot.need)
+        status = _forward(slot.exec, self.record, slot.options, slot.shape, slot.io, _NULL)
+        del buffer
+        free.append(slot)
+        if status:
+            check(status)
+        return out
+
     def _slot(self, query, key, value, text, left, right, top_left, optional, backward):
         """A filled slot, its free list (None: made for this call) and the extras."""
         for x in optional[:len(NAMES)]:
             if x is not None:
                 break
         else:
-            found = (text, backward, query.dtype, query.shape, key.shape, value.shape, query.stride(), key.stride(), value.stride(),
-                     left, right, top_left, _threads())
+            found = self.key(query, key, value, text, left, right, top_left, backward)
             free = self.part.plans.get(found)
             if free:
                 return free.pop(), free, None
@@ -225,7 +245,7 @@ class Operator:
         if not compiling():
             if _level() is not None:
                 backward = self.transformed_backward.apply
-            elif not torch.is_grad_enabled() and plain(grad, query, key, value):
+            elif not torch.is_grad_enabled() and plain(grad, query, key):
                 backward = self.backward
         for place, result in zip(places, backward(grad, query, key, value, out, saved, wanted, *ctx.statics, *optional)):
             arguments[place] = result
@@ -262,7 +282,7 @@ class Operator:
     def __call__(self, query, key, value, options, keep, left, right, top_left, *optional):
         """The result. Plain tensors in eager mode take the short way to the same kernels, for the dispatcher takes longer to call an
         operator written in Python than a short attention lasts; whatever transforms, traces, fakes or profiles gets the operator."""
-        if compiling() or not plain(query, key, value, query):
+        if compiling() or not plain(query, key, value):
             return self.outputs(query, key, value, options, keep, left, right, top_left, *optional)[0]
         if keep:
             return self.function.apply(query, key, value, options, keep, left, right, top_left, *optional)[0]

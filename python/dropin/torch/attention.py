@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from dropin import _options
 from dropin._library import check, ffi, lib
-from dropin.torch._operator import OPERATORS, PLAIN, compiling
+from dropin.torch._operator import OPERATORS, compiling, plain
 
 MODULE = "dropin.torch"
 _TORCH = [  # argument, annotation, default: as torch has them
@@ -58,7 +58,7 @@ class _Recipe:
         self.indices = {name: index for trained in self.trained
                         for index, name, _, _ in self.part.parameters(f"train_{trained}=on", 1)}
         self.places = {row.name: place for place, row in enumerate(self.given)}
-        self.texts = {}
+        self.texts, self.plans = {}, {}
 
     def text(self, values):
         """Option text of a call's values, kept in eager mode."""
@@ -77,6 +77,18 @@ class _Recipe:
                     raise ValueError(f"{self.part.name}: {name}={values[at]!r} without {owner} as a tensor; it says the shape of that")
             self.texts[values] = text
             return text
+
+    def keep(self, found, query, key, value, is_causal, bottom_right, window, values):
+        """Lets the next call like this one, which went well, find the operator's slots at once."""
+        text = self.texts.get(values)
+        left, right = _window(is_causal, window)
+        if text is None or query.dim() != 4 or key.dim() != 4 or value.dim() != 4:
+            return
+        if len(self.plans) >= 512:
+            self.plans.clear()
+        free = self.part.plans.get(self.operator.key(query, key, value, text, left, right, not bottom_right, False))
+        if free is not None:  # None: not as it came (copied, converted or broadcast)
+            self.plans[found] = free, (text, True, left, right, not bottom_right)
 
     def with_tensors(self, values, heads):
         """(text, parameters by index) where some option is a tensor."""
@@ -139,15 +151,24 @@ def _check_heads(query, key):
 
 
 def attend_plain(recipe, query, key, value, is_causal, enable_gqa, bottom_right, window, values):
-    """The short way of a call that gives query, key, value and options alone; what is unusual goes on to `attend`."""
-    text = None if compiling() or type(query) not in PLAIN else recipe.texts.get(values)
-    if text is None or query.dim() != 4 or key.dim() != 4 or value.dim() != 4 or query.size(0) != key.size(0):
-        return attend(recipe, query, key, value, None, is_causal, enable_gqa, bottom_right, window, _NONE, _NONE[:2], values, 0.0)
-    if not enable_gqa and query.size(1) != key.size(1):
-        _check_heads(query, key)
-    left, right = _window(is_causal, window) if window is not None else (-1, 0 if is_causal else -1)
-    keep = torch.is_grad_enabled() and (query.requires_grad or key.requires_grad or value.requires_grad)
-    return recipe.operator(query, key, value, text, keep, left, right, not bottom_right)
+    """The short way of a call that gives query, key, value and options alone: what was seen before, with nobody listening, needs no
+    second look."""
+    if window is not None:
+        window = tuple(window)
+    if not compiling() and plain(query, key, value):
+        found = (values, is_causal, enable_gqa, bottom_right, window, query.dtype, key.dtype, value.dtype, query.shape, key.shape,
+                 value.shape, query.stride(), key.stride(), value.stride(), torch.get_num_threads())
+        seen = recipe.plans.get(found)
+        if seen is not None:
+            free, given = seen
+            if torch.is_grad_enabled() and (query.requires_grad or key.requires_grad or value.requires_grad):
+                return recipe.operator.function.apply(query, key, value, *given)[0]
+            if free:
+                return recipe.operator.run(free, query, key, value)
+        out = attend(recipe, query, key, value, None, is_causal, enable_gqa, bottom_right, window, _NONE, _NONE[:2], values, 0.0)
+        recipe.keep(found, query, key, value, is_causal, bottom_right, window, values)
+        return out
+    return attend(recipe, query, key, value, None, is_causal, enable_gqa, bottom_right, window, _NONE, _NONE[:2], values, 0.0)
 
 
 def attend(recipe, query, key, value, attn_mask, is_causal, enable_gqa, bottom_right, window, lengths, extras, values, dropout_p):

@@ -132,6 +132,14 @@ typedef struct di_step_report {
  * may be NULL. Bits do not depend on the number of threads nor on the level. */
 DI_CALL di_status di_optimizer_step(const di_exec *exec, di_optimizer_instance *optimizer, double lr, double grad_scale,
                                     double max_norm, di_step_report *report);
+/* From now on each backward of `tape` updates every parameter of the optimizer as soon as its gradient is complete, as
+ * di_optimizer_step(exec, optimizer, lr, grad_scale, 0, …) would: the same bits, but gradients need not live together.
+ * A parameter without gradient memory (do not call di_parameters_gradients) is lent some from its first use in backward
+ * to its update. The optimizer must outlive the tape's runs; call it again to change lr, di_tape_on_gradient(tape,
+ * NULL, NULL, NULL) to end it. Gradients of several backwards cannot be gathered: each updates. max_norm other than 0
+ * is DI_EUNSUPPORTED: the global norm is known only when all gradients are. */
+DI_CALL di_status di_optimizer_during_backward(const di_exec *exec, di_optimizer_instance *optimizer, di_tape *tape,
+                                               double lr, double grad_scale, double max_norm);
 DI_API int64_t di_optimizer_steps(const di_optimizer_instance *optimizer); /* steps that changed something */
 DI_API int64_t di_optimizer_state_bytes(const di_optimizer_instance *optimizer);
 /* Scratch that the first step over all parameters takes and keeps; some only where gradients have another dtype than

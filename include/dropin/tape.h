@@ -148,10 +148,12 @@ DI_CALL di_status di_forward(di_tape *tape, const di_var *outputs, int32_t count
 /* After di_forward(…, true): runs backward from d(outputs) = seeds (NULL: 1 for a scalar). */
 DI_CALL di_status di_backward(di_tape *tape, const di_var *outputs, const di_tensor *seeds, int32_t count);
 /* From now on di_backward calls `done` for each parameter that got a gradient, as soon as nothing later in that run
- * adds to the gradient or reads the parameter's value: both may be changed then, and the gradient's memory may serve
- * the next parameter (updates during backward). In the same order in every run. Its failure ends the run. NULL: none.
- */
-DI_API void di_tape_on_gradient(di_tape *tape, di_status (*done)(void *user, di_parameter *parameter), void *user);
+ * adds to the gradient or reads the parameter's value: both may be changed then, and the gradient's memory taken away
+ * (updates during backward). In the same order in every run. `wanted` (may be NULL) is called for a parameter without
+ * gradient memory when its gradient is about to be written, and may give it some. A failure of either ends the run.
+ * done NULL: neither is called. */
+DI_API void di_tape_on_gradient(di_tape *tape, di_status (*wanted)(void *user, di_parameter *parameter),
+                                di_status (*done)(void *user, di_parameter *parameter), void *user);
 /* A kept value of the last run; NULL data before it. */
 DI_API di_tensor di_value(const di_tape *tape, di_var x);
 /* Scalar of the last run, in double. NaN where there is none. */

@@ -31,6 +31,7 @@ typedef struct di_member {
     float *table[3]; /* maps of loaded codes, until a step encodes anew */
     di_projection projection;
     const di_exec *exec;             /* the optimizer's */
+    void *lent;                      /* memory of a gradient, from its first use in backward to its step */
     void *gathered, *gathered_dense; /* of a projected backward: R, and G while a basis is due (NULL otherwise) */
 } di_member;
 
@@ -62,6 +63,9 @@ struct di_optimizer_instance {
     int64_t members;
     int64_t elements;
     int64_t steps;
+    di_member *only; /* a step of this one alone, during backward; NULL: of all */
+    di_exec during;  /* what such steps run with */
+    double during_lr, during_scale;
     void *work; /* scratch of all workers, or of one `whole` parameter */
     int64_t work_bytes;
 };
@@ -83,6 +87,10 @@ int64_t di_projected_work(const di_exec *exec, const di_rule *rule, const di_mem
 /* The whole step of one, in the last pass. update: of the member, with grad_scale and lr of this step. */
 DI_CHECKED di_status di_projected_update(const di_exec *exec, const di_rule *rule, di_member *member,
                                          di_update *update);
+
+/* ---- during.c --------------------------------------------------------------------------------------------------- */
+
+void di_member_take_back(di_member *member); /* the memory that it lent */
 
 /* ---- state.c ---------------------------------------------------------------------------------------------------- */
 

@@ -47,6 +47,7 @@ static void release_group(const di_optimizer_instance *optimizer, di_group *grou
             member->update.parameter->grad = member->dense_grad;
         }
         di_projected_release(member);
+        di_member_take_back(member);
         di_member_release(optimizer, member);
     }
     di_release(&optimizer->exec, group->members, (size_t)group->count * sizeof *group->members);

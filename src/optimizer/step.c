@@ -11,8 +11,17 @@ typedef struct step {
     di_optimizer_instance *optimizer;
     const di_exec *exec;
     int32_t pass;
+    int64_t first, count; /* pieces: all, or those of one parameter */
     int64_t worker_bytes; /* scratch of each worker */
 } step;
+
+static step begin_step(const di_exec *exec, di_optimizer_instance *optimizer) {
+    const di_member *only = optimizer->only;
+    return (step){.optimizer = optimizer,
+                  .exec = exec,
+                  .first = only ? only->first_piece : 0,
+                  .count = only ? only->pieces : optimizer->piece_count};
+}
 
 static bool overlaps(const di_tensor *a, const di_tensor *b) {
     uintptr_t x = (uintptr_t)a->data, y = (uintptr_t)b->data;
@@ -73,7 +82,7 @@ static di_status prepare(di_optimizer_instance *optimizer, double lr, double gra
         for (int64_t i = 0; i < group->count; i++) {
             di_member *member = &group->members[i];
             di_parameter *parameter = member->update.parameter;
-            member->active = parameter->has_grad;
+            member->active = parameter->has_grad && (!optimizer->only || optimizer->only == member);
             member->passed_by = false;
             if (!member->active) {
                 report->skipped++;
@@ -124,7 +133,7 @@ static void look_at(const step *s, di_optimizer_piece *piece, const char *data, 
 static di_status look_task(void *user, int64_t index, int32_t worker) {
     (void)worker;
     const step *s = user;
-    di_optimizer_piece *piece = &s->optimizer->pieces[index];
+    di_optimizer_piece *piece = &s->optimizer->pieces[s->first + index];
     if (!piece->member->active)
         return DI_OK;
     const di_tensor *grad = &piece->member->update.parameter->grad;
@@ -137,8 +146,8 @@ static di_status look_task(void *user, int64_t index, int32_t worker) {
 /* ‖g‖ of all, and of each parameter, and what its policy wants to know. Pieces are added in order within a parameter,
  * parameters in order. */
 static di_status look(const di_exec *exec, di_optimizer_instance *optimizer, double *norm) {
-    step s = {.optimizer = optimizer, .exec = exec};
-    di_status status = di_parallel(exec, optimizer->piece_count, look_task, &s);
+    step s = begin_step(exec, optimizer);
+    di_status status = di_parallel(exec, s.count, look_task, &s);
     if (status)
         return status;
     double total = 0.0;
@@ -222,6 +231,7 @@ static di_status update_piece(const step *s, const di_exec *exec, int64_t index)
 
 static di_status update_task(void *user, int64_t index, int32_t worker) {
     const step *s = user;
+    index += s->first;
     const di_member *member = s->optimizer->pieces[index].member;
     if (!member->active || member->whole)
         return DI_OK;
@@ -292,7 +302,7 @@ static di_status find_work(const di_exec *exec, di_optimizer_instance *optimizer
 }
 
 static di_status update_all(const di_exec *exec, di_optimizer_instance *optimizer, di_step_report *report) {
-    step s = {.optimizer = optimizer, .exec = exec};
+    step s = begin_step(exec, optimizer);
     di_status status = find_work(exec, optimizer, &s.worker_bytes);
     if (status)
         return status;
@@ -300,8 +310,8 @@ static di_status update_all(const di_exec *exec, di_optimizer_instance *optimize
     whole.work = optimizer->work;
     whole.work_bytes = (size_t)optimizer->work_bytes;
     for (; s.pass < optimizer->record->passes; s.pass++) {
-        status = di_parallel(exec, optimizer->piece_count, update_task, &s);
-        for (int64_t i = 0; !status && i < optimizer->piece_count; i++)
+        status = di_parallel(exec, s.count, update_task, &s);
+        for (int64_t i = s.first; !status && i < s.first + s.count; i++)
             if (optimizer->pieces[i].member->active && optimizer->pieces[i].member->whole)
                 status = update_piece(&s, &whole, i);
         if (status)
@@ -325,6 +335,8 @@ static di_status update_all(const di_exec *exec, di_optimizer_instance *optimize
 static void finish(di_optimizer_instance *optimizer, bool advance) {
     for (int64_t i = 0; i < optimizer->members; i++) {
         di_member *member = optimizer->member[i];
+        if (optimizer->only && optimizer->only != member)
+            continue;
         if (member->active && advance && !member->passed_by) {
             *member->steps += 1;
             if (member->update.tables) /* encoded anew */
@@ -334,7 +346,10 @@ static void finish(di_optimizer_instance *optimizer, bool advance) {
             di_projected_drop_dense(member);
         member->update.parameter->has_grad = false;
     }
-    optimizer->steps += advance;
+    if (optimizer->only) /* one of many in the same step */
+        optimizer->steps = di_max(optimizer->steps, *optimizer->only->steps);
+    else
+        optimizer->steps += advance;
 }
 
 di_status di_optimizer_step(const di_exec *exec, di_optimizer_instance *optimizer, double lr, double grad_scale,

@@ -64,13 +64,18 @@ static di_status compute(di_tape *tape, const tape_entry *entry) {
 }
 
 /* Where a parameter's gradient is to go; the op hands it to the sink where there is one. */
-static di_status check_parameter(const tape_node *node, int32_t i) {
-    const di_parameter *parameter = node->call.parameter[i];
+static di_status check_parameter(const di_tape *tape, const tape_node *node, int32_t i) {
+    di_parameter *parameter = node->call.parameter[i];
     if (parameter->sink)
         return node->call.sinks >> i & 1
                    ? DI_OK
                    : di_fail(DI_EUNSUPPORTED, "%s: parameter %s has a gradient sink, which this op does not feed",
                              node->op->name, parameter->name);
+    di_status status = DI_OK;
+    if (!parameter->grad.data && di_tensor_count(&parameter->value) > 0 && tape->gradient_done && tape->gradient_wanted)
+        status = tape->gradient_wanted(tape->gradient_user, parameter);
+    if (status != DI_OK)
+        return status;
     if (!parameter->grad.data && di_tensor_count(&parameter->value) > 0)
         return di_fail(DI_ESTATE, "%s: parameter %s has no gradient memory; call di_parameters_gradients first",
                        node->op->name, parameter->name);
@@ -85,11 +90,11 @@ static di_status point_gradients(di_tape *tape, const tape_entry *entry, di_op_c
         call->input_grad[i].data = NULL;
         if (mode == GRAD_NONE || i == call->passes)
             continue;
-        void *target = grad_data(tape, tape_value_at(tape, node->input[i]));
         const di_parameter *parameter = call->parameter[i];
-        di_status status = parameter ? check_parameter(node, i) : DI_OK;
+        di_status status = parameter ? check_parameter(tape, node, i) : DI_OK;
         if (status != DI_OK)
             return status;
+        void *target = grad_data(tape, tape_value_at(tape, node->input[i]));
         if (parameter && parameter->sink)
             target = NULL;
         else if (mode == GRAD_TEMPORARY || (mode == GRAD_PARAMETER && parameter->has_grad && entry->temporary[i] >= 0))
@@ -173,9 +178,11 @@ static di_status run(di_tape *tape, int64_t first, int64_t last) {
     return DI_OK;
 }
 
-void di_tape_on_gradient(di_tape *tape, di_status (*done)(void *user, di_parameter *parameter), void *user) {
+void di_tape_on_gradient(di_tape *tape, di_status (*wanted)(void *user, di_parameter *parameter),
+                         di_status (*done)(void *user, di_parameter *parameter), void *user) {
     if (!tape)
         return;
+    tape->gradient_wanted = wanted;
     tape->gradient_done = done;
     tape->gradient_user = user;
 }

@@ -79,6 +79,7 @@ struct di_tape {
     bool planned, with_backward, ran_forward;
     int32_t roots[16], root_count;
     int32_t backward_begin; /* entry index */
+    di_status (*gradient_wanted)(void *user, di_parameter *parameter);
     di_status (*gradient_done)(void *user, di_parameter *parameter);
     void *gradient_user;
     void *arena;

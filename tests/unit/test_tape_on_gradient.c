@@ -92,7 +92,7 @@ static void each_parameter_is_told_once_and_left_alone(void **state) {
     begin(&plain);
     begin(&told);
     assert_int_equal(run(&plain), DI_OK);
-    di_tape_on_gradient(told.tape, destroy, &told);
+    di_tape_on_gradient(told.tape, NULL, destroy, &told);
     assert_int_equal(run(&told), DI_OK);
     assert_int_equal(told.calls, PARAMETERS - 1);
     for (int i = 0; i < PARAMETERS; i++) {
@@ -110,18 +110,18 @@ static void a_failure_ends_the_run(void **state) {
     static model m;
     begin(&m);
     m.refuse = "w1";
-    di_tape_on_gradient(m.tape, destroy, &m);
+    di_tape_on_gradient(m.tape, NULL, destroy, &m);
     assert_int_equal(run(&m), DI_ECANCELLED);
     assert_string_equal(di_message(), "test: w1 is refused");
     assert_true(m.calls < PARAMETERS - 1);
     end(&m);
     begin(&m);
-    di_tape_on_gradient(m.tape, destroy, &m);
-    di_tape_on_gradient(m.tape, NULL, NULL); /* and off again */
+    di_tape_on_gradient(m.tape, NULL, destroy, &m);
+    di_tape_on_gradient(m.tape, NULL, NULL, NULL); /* and off again */
     assert_int_equal(run(&m), DI_OK);
     assert_int_equal(m.calls, 0);
     end(&m);
-    di_tape_on_gradient(NULL, destroy, &m);
+    di_tape_on_gradient(NULL, NULL, destroy, &m);
 }
 
 int main(void) {

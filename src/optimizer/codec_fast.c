@@ -12,8 +12,9 @@
  *
  * Decode. Every value is N c with an integer N = 18 k + 9 - 16 K, K the power of two at or below k, and
  * c = 5^e / (2e7 or 4e7). With c = high + low, fma(N, high, N low) is off by some 2^-48 before its one rounding, and
- * that gives the correctly rounded value for all of them. (This is the only fused operation here; all others round as
- * the plain form does.) */
+ * that gives the correctly rounded value for all of them.
+ *
+ * Fused operations stand only where the result is exact or decides nothing: the bits are those of the plain form. */
 #include "core/random.h"
 #include "optimizer/codec.h"
 #include <float.h>
@@ -102,16 +103,6 @@ static uint8_t nearest(bool is_signed, float s) {
     return (uint8_t)(!is_signed ? number - 1 : negative ? 127 - number : 127 + number);
 }
 
-/* The same where the code is known but for one step of its magnitude: too small, or right. */
-static inline uint8_t settle(bool is_signed, uint8_t code, float s) {
-    const float *values = di_code_map(is_signed) + (is_signed ? 127 : 0);
-    bool negative = s < 0;
-    int32_t number = is_signed ? abs(code - 127) : code, most = is_signed ? 127 : 254;
-    float a = fabsf(s), above = (values[number] + values[number + 1]) * 0.5f;
-    number += number < most && (a > above || (negative && a == above));
-    return (uint8_t)(!is_signed ? number : negative ? 127 - number : 127 + number);
-}
-
 /* The same in a table of somebody else's: how many mid-points lie strictly below s. */
 static int32_t nearest_in(const float *table, float s) {
     int32_t code = 0;
@@ -188,6 +179,16 @@ static inline void store(DI_REAL *x, __m256 value) {
 }
 
 static inline __m256 bits(int32_t x) { return _mm256_castsi256_ps(_mm256_set1_epi32(x)); }
+
+/* What `nearest` gives, where the code is known but for one step of its magnitude: too small, or right. */
+static inline uint8_t settle(bool is_signed, uint8_t code, float s) {
+    const float *values = di_code_map(is_signed) + (is_signed ? 127 : 0);
+    bool negative = s < 0;
+    int32_t number = is_signed ? abs(code - 127) : code, most = is_signed ? 127 : 254;
+    float a = fabsf(s), above = (values[number] + values[number + 1]) * 0.5f;
+    number += number < most && (a > above || (negative && a == above));
+    return (uint8_t)(!is_signed ? number : negative ? 127 - number : 127 + number);
+}
 
 /* ---- absmax ---- */
 

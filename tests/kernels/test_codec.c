@@ -216,27 +216,39 @@ static void codes_are_the_nearest(void **state) {
     assert_int_equal(wrong, 0);
 }
 
-/* 3 ulp around every mid-point and every edge between decades, at both ends of the exponents. */
+/* 3 ulp around every mid-point and every edge between decades, below a maximum `most`. */
+static int64_t fill_edges(bool is_signed, float most) {
+    const float *map = di_code_map(is_signed);
+    int64_t count = 0;
+    work.values[count++] = (double)most;
+    for (int32_t q = 0; q + 1 < DI_CODES; q++)
+        for (int32_t step = -3; step <= 3; step++) {
+            float mid = fabsf((map[q] + map[q + 1]) * 0.5f * most);
+            work.values[count++] = (double)ulps(mid, mid > 0 ? step : 0);
+            work.values[count++] = -(double)ulps(mid, mid > 0 ? step : 0);
+        }
+    for (double edge = 1e-7; edge < 2; edge *= 10)
+        for (int32_t step = -20; step <= 20; step++) {
+            float x = fminf(most, ulps((float)(edge * (double)most), step));
+            work.values[count++] = (double)x;
+            work.values[count++] = -(double)x;
+        }
+    return count;
+}
+
+/* Of any maximum: its inverse is rounded up or down, and at the end of the exponents it is not there. */
 static void codes_are_the_nearest_at_edges(void **state) {
     (void)state;
+    static const float named[] = {
+        1,        0x1.fffffep0f,   0x1.000002p0f, 0x1.aaaaaap-60f, FLT_MIN, 0x1p-100f, 0x1.fffffep124f,
+        0x1p125f, 0x1.000002p125f, 0x1.7p126f,    0x1.fffffep127f};
     int64_t wrong = 0;
-    for (int m = 0; m < 2; m++) {
-        const float *map = di_code_map(m);
-        int64_t count = 0;
-        work.values[count++] = 1;
-        for (int32_t q = 0; q + 1 < DI_CODES; q++)
-            for (int32_t step = -3; step <= 3; step++) {
-                float mid = (map[q] + map[q + 1]) * 0.5f;
-                work.values[count++] = (double)ulps(mid, step);
-                work.values[count++] = -(double)ulps(mid, step);
-            }
-        for (double edge = 1e-7; edge < 2; edge *= 10)
-            for (int32_t step = -20; step <= 20; step++) {
-                float x = fminf(1, ulps((float)edge, step));
-                work.values[count++] = (double)x;
-                work.values[count++] = -(double)x;
-            }
-        wrong += misses_everywhere(count);
+    for (int round = 0; round < 40; round++) {
+        float most = from_bits(0x20000000 + word() % 0x40000000);
+        if (round < (int)(sizeof named / sizeof *named))
+            most = named[round];
+        for (int m = 0; m < 2; m++)
+            wrong += misses_everywhere(fill_edges(m, most));
     }
     assert_int_equal(wrong, 0);
 }

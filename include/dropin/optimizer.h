@@ -145,6 +145,9 @@ DI_API int64_t di_optimizer_state_bytes(const di_optimizer_instance *optimizer);
 /* Scratch that the first step over all parameters takes and keeps; some only where gradients have another dtype than
  * their values. */
 DI_API int64_t di_optimizer_work_bytes(const di_exec *exec, const di_optimizer_instance *optimizer);
+/* Bytes of state that a parameter of value's shape and dtype (its data is not looked at) will have under
+ * "adamw:bits=8": what di_optimizer_state_bytes will count of it. */
+DI_CALL di_status di_optimizer_estimate(const char *text, const di_tensor *value, int64_t *bytes);
 /* The state tensor number `index` of parameter number `parameter` (over all groups, in the order of addition); false
  * outside. Number 0 is always "step", I64 [1]: the updates that this parameter has had; then those of the record. With
  * di_optimizer_set_steps this is all that a checkpoint saves and restores. */

@@ -350,6 +350,36 @@ static void wrong_options_are_refused(void **unused) {
     end(&r);
 }
 
+static void state_is_as_large_as_was_estimated(void **unused) {
+    (void)unused;
+    static rig r;
+    int64_t bytes;
+    for (size_t v = 0; v < sizeof variants / sizeof *variants; v++)
+        for (int wide = 0; wide < 2; wide++) {
+            begin(&r, variants[v], wide ? DI_F64 : DI_F32, 30, 20);
+            assert_int_equal(di_optimizer_estimate(variants[v], &r.parameter.value, &bytes), DI_OK);
+            assert_int_equal(bytes, di_optimizer_state_bytes(r.optimizer));
+            end(&r);
+        }
+    di_tensor large; /* numbers of the 1.1B model's matrices: Nr + 2 Mr of GaLore, 2 MN of AdamW; h more of Natural */
+    assert_int_equal(di_tensor_make(&large, NULL, DI_F32, 2, (const int64_t[]){5461, 2048}), DI_OK);
+    assert_int_equal(di_optimizer_estimate("adamw", &large, &bytes), DI_OK);
+    assert_int_equal(bytes, 4 * 2 * INT64_C(5461) * 2048 + 8);
+    assert_int_equal(di_optimizer_estimate("galore_adamw:projector=[galore:rank=512]", &large, &bytes), DI_OK);
+    assert_int_equal(bytes, 4 * (2048 + 2 * INT64_C(5461)) * 512 + 3 * 8);
+    assert_int_equal(di_optimizer_estimate("adamw:projector=[natural_galore:rank=512,history=1]", &large, &bytes),
+                     DI_OK);
+    assert_int_equal(bytes, 4 * (2048 + 2 * INT64_C(5461)) * 512 + 3 * 8);
+    assert_int_equal(di_optimizer_estimate("adamw:projector=[natural_galore:rank=512,history=4]", &large, &bytes),
+                     DI_OK);
+    assert_int_equal(bytes, 4 * (2048 + 6 * INT64_C(5461)) * 512 + 5 * 8 + 16 * 8);
+    refused(di_optimizer_estimate("adamw:projector=[galore:rank=-1]", &large, &bytes), DI_ERANGE, "rank");
+    refused(di_optimizer_estimate("adamv", &large, &bytes), DI_ENAME, "adamw");
+    refused(di_optimizer_estimate(NULL, &large, &bytes), DI_EINVAL, "NULL");
+    large.shape[0] = -1;
+    refused(di_optimizer_estimate("adamw", &large, &bytes), DI_ESHAPE, "shape");
+}
+
 static void every_allocation_may_fail(void **unused) {
     (void)unused;
     static rig r;
@@ -383,6 +413,7 @@ int main(void) {
         cmocka_unit_test(decay_comes_before_or_after_as_asked),
         cmocka_unit_test(bad_gradients_meet_the_policy),
         cmocka_unit_test(wrong_options_are_refused),
+        cmocka_unit_test(state_is_as_large_as_was_estimated),
         cmocka_unit_test(every_allocation_may_fail),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

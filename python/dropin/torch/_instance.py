@@ -77,6 +77,7 @@ class Instance:
         self.groups = 0
         self.report = ffi.new("di_step_report *", {"size": ffi.sizeof("di_step_report")})
         self._wide = None  # what of them is not plain memory; None: to be found
+        self.complete = False  # the last step had a gradient for each
 
     # ---- adding ---------------------------------------------------------------------------------------------------------
 
@@ -131,9 +132,11 @@ class Instance:
         """
         held = self._held
         present, sizes, dtypes = gradients, self._sizes, self._dtypes
+        self.complete = True
         try:
             addresses = list(map(_address, gradients))
         except TypeError:  # a parameter without gradient
+            self.complete = False
             present = [g for g in gradients if g is not None]
             sizes = [s for s, g in zip(sizes, gradients) if g is not None]
             dtypes = [d for d, g in zip(dtypes, gradients) if g is not None]
@@ -209,6 +212,7 @@ class Instance:
         """One step with these gradients, one for each parameter, None where there is none."""
         if self._wide is None:
             self._describe_all()
+        self.complete = False
         found = None if self._wide else self._fast(gradients)
         back = keep = ()  # what is in `keep` lives until the step is done
         if found is None:

@@ -245,7 +245,8 @@ class Optimizer(torch.optim.Optimizer):
         parameters = self._instance.parameters
         gradients = gradients_of(parameters)
         self._instance.step(gradients, 1.0 if scale is None else 1.0 / scale.item(), self._settings["max_norm"])
-        torch.autograd.graph.increment_version([p for p, g in zip(parameters, gradients) if g is not None])
+        changed = parameters if self._instance.complete else [p for p, g in zip(parameters, gradients) if g is not None]
+        torch.autograd.graph.increment_version(changed)
         if self._tables:
             self._forget_tables()
         return loss

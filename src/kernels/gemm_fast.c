@@ -183,6 +183,9 @@ static void tile(const di_product *p, int64_t row, int64_t rows, int64_t column,
                 x.i = row + i;
                 x.a = p->a_transposed ? six + i * depth : a + x.i * p->lda + l;
                 fetch(&next);
+                if (!x.first || p->add) /* rows of C lie far apart, too; they are wanted when the sums are done */
+                    for (int64_t r = 0; r < count; r++)
+                        __builtin_prefetch((const DI_REAL *)p->c + (x.i + r) * p->ldc + x.j, 1);
                 if (p->a_transposed)
                     multiply_packed(&x, count);
                 else

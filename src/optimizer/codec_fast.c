@@ -4,11 +4,10 @@
  * Encode. The code of a magnitude a = |s| is the number of mid-points below it. Its decade follows from the exponent
  * bits and one comparison with the mid-point between two decades; inside a decade the mid-points are the edges of equal
  * cells, so the floor of a linear function of a gives the number. Above the last cell of a decade, where the next
- * decade's wider cells have not begun to win, the number is cut. With x (1 / scale) for x / scale all of this is only
- * near the truth: within 1e-6 of the function's value at 0. That one is made too small by 2e-6, so that a lane is never
- * over an edge too early, and lanes that end up to 24 steps of 2^-16 below one are encoded once more, exactly: by
- * division and comparison with the mid-points. Their rate is 4e-4. The mid-points between decades are edges, too,
- * from below; the last one, before 1.0, is none, so what lies within 8 ulp of it is exact as well.
+ * decade's wider cells have not begun to win, the number is cut. The linear function is rounded, within 6e-7 of its
+ * value at 0. That one is made too small by 1e-6, so that a lane is never over an edge too early, and lanes that end up
+ * to 12 steps of 2^-16 below one are encoded once more, exactly, by comparing with the mid-points: 2 in 10,000. A tie
+ * at the mid-point between two decades is such an edge from below.
  *
  * Decode. Every value is N c with an integer N = 18 k + 9 - 16 K, K the power of two at or below k, and
  * c = 5^e / (2e7 or 4e7). With c = high + low, fma(N, high, N low) is off by some 2^-48 before its one rounding, and
@@ -19,7 +18,6 @@
 #include "optimizer/codec.h"
 #include <float.h>
 #include <math.h>
-#include <stdlib.h>
 #include <string.h>
 #if DI_LEVEL == 2
 #include <immintrin.h>
@@ -28,8 +26,7 @@
 enum {
     GROUPS = 8,            /* 0: below the first mid-point; 1 … 7: decades; then 1.0 */
     POINT = 65536,         /* a cell in steps of the position */
-    WINDOW = 24,           /* steps below an edge that are decided exactly */
-    AROUND = 8,            /* ulp around the last mid-point that are */
+    WINDOW = 12,           /* steps below an edge that are decided exactly */
     LOWEST = 0x34000000,   /* bits of 2^-23, below every mid-point */
     INFINITE = 0x7F800000, /* bits of infinity */
     MAGNITUDE = 0x7FFFFFFF,
@@ -37,7 +34,7 @@ enum {
 };
 
 /* What the linear functions start from, made too small. */
-#define LESS (1 - 2e-6)
+#define LESS (1 - 1e-6)
 
 /* Magnitudes are numbered as in the position: from 0, the zero's, in the signed map and from 1 in the unsigned. The
  * position of a in group g is start 2^g + cells[g] a. */
@@ -180,16 +177,6 @@ static inline void store(DI_REAL *x, __m256 value) {
 
 static inline __m256 bits(int32_t x) { return _mm256_castsi256_ps(_mm256_set1_epi32(x)); }
 
-/* What `nearest` gives, where the code is known but for one step of its magnitude: too small, or right. */
-static inline uint8_t settle(bool is_signed, uint8_t code, float s) {
-    const float *values = di_code_map(is_signed) + (is_signed ? 127 : 0);
-    bool negative = s < 0;
-    int32_t number = is_signed ? abs(code - 127) : code, most = is_signed ? 127 : 254;
-    float a = fabsf(s), above = (values[number] + values[number + 1]) * 0.5f;
-    number += number < most && (a > above || (negative && a == above));
-    return (uint8_t)(!is_signed ? number : negative ? 127 - number : 127 + number);
-}
-
 /* ---- absmax ---- */
 
 static inline int32_t greatest(__m256i x) {
@@ -219,44 +206,9 @@ static float absmax(const DI_REAL *x, int64_t count) {
 /* ---- encode ---- */
 
 typedef struct encoder {
-    const di_code_block *block;
-    const decades *decades;
-    float scale;
-    __m256i magnitudes[CHUNK / 8], groups[CHUNK / 8];
+    __m256 bounds, cells, scale, flip;
+    __m256i start, first, limits;
 } encoder;
-
-/* Magnitudes of s = x / scale, nearly, and their groups; nothing below 2^-23 is told apart. True if one is too near to
- * the last mid-point. */
-__attribute__((always_inline)) static inline bool find_groups(encoder *e, bool is_signed, int64_t from, int64_t to) {
-    /* a little more, so that none is over a bound too early */
-    const __m256 bounds = _mm256_mul_ps(_mm256_load_ps(e->decades->bounds), _mm256_set1_ps(1 + 0x1p-21f));
-    const __m256 inverse = _mm256_set1_ps(1 / e->scale);
-    const __m256i first = _mm256_broadcastsi128_si256(_mm_load_si128((const __m128i *)e->decades->first));
-    const __m256i last = _mm256_set1_epi32((int32_t)bits_of(e->decades->bounds[GROUPS - 1]) - AROUND);
-    const DI_REAL *x = e->block->values;
-    __m256i nearest_last = _mm256_set1_epi32(-1);
-    for (int64_t i = from; i < to; i += 8) {
-        __m256 s = _mm256_mul_ps(load(x + i), inverse);
-        if (is_signed)
-            s = _mm256_and_ps(s, bits(MAGNITUDE));
-        /* what is negative has negative bits */
-        __m256i a = _mm256_max_epi32(_mm256_castps_si256(s), _mm256_set1_epi32(LOWEST));
-        nearest_last = _mm256_min_epu32(nearest_last, _mm256_sub_epi32(a, last));
-        __m256i below = _mm256_shuffle_epi8(first, _mm256_srli_epi32(a, 24));
-        __m256i bound = _mm256_castps_si256(_mm256_permutevar8x32_ps(bounds, below));
-        e->magnitudes[(i - from) / 8] = a;
-        e->groups[(i - from) / 8] = _mm256_sub_epi32(below, _mm256_cmpgt_epi32(a, bound));
-    }
-    __m256i around = _mm256_set1_epi32(2 * AROUND);
-    return _mm256_movemask_epi8(_mm256_cmpeq_epi32(_mm256_max_epu32(nearest_last, around), nearest_last)) != -1;
-}
-
-/* The position in 2^-16 cells. How this rounds decides nothing: see above. */
-static inline __m256i position_of(__m256i magnitude, __m256i group, __m256 cells, __m256i start) {
-    __m256i from = _mm256_add_epi32(start, _mm256_slli_epi32(group, 23)); /* start 2^group */
-    return _mm256_cvttps_epi32(_mm256_fmadd_ps(_mm256_castsi256_ps(magnitude), _mm256_permutevar8x32_ps(cells, group),
-                                               _mm256_castsi256_ps(from)));
-}
 
 /* Eight 32-bit lanes of each of four vectors as bytes; a 0-3, b 0-3, c 0-3, d 0-3, a 4-7 … */
 static inline __m256i bytes_of(__m256i a, __m256i b, __m256i c, __m256i d) {
@@ -266,30 +218,35 @@ static inline __m256i signs_of(__m256i a, __m256i b, __m256i c, __m256i d) {
     return _mm256_packs_epi16(_mm256_packs_epi32(a, b), _mm256_packs_epi32(c, d));
 }
 
-/* Codes of elements i … i+31, the `at`-th vectors of the chunk; a mask of two bits a lane of those too near to an edge:
- * lanes 0 and 1 of 16 bits are elements 0 and 8, then 1 and 9 … */
-__attribute__((always_inline)) static inline uint64_t encode_32(const encoder *e, bool is_signed, int64_t at,
-                                                                int64_t i) {
-    const __m256 cells = _mm256_load_ps(e->decades->cells);
-    const __m256i start = _mm256_castps_si256(_mm256_set1_ps(e->decades->start));
-    const __m256i limits = _mm256_broadcastsi128_si256(_mm_load_si128((const __m128i *)e->decades->limit));
-    const __m256i *group = e->groups + at;
-    const DI_REAL *x = (const DI_REAL *)e->block->values + i;
-    __m256i position[4], parts[2];
-    for (int j = 0; j < 4; j++)
-        position[j] = position_of(e->magnitudes[at + j], group[j], cells, start);
+/* Codes of 32 elements. A mask of two bits a lane of those that are to be encoded exactly: lanes 0 and 1 of 16 bits are
+ * elements 0 and 8, then 1 and 9 … */
+__attribute__((always_inline)) static inline uint64_t encode_32(const encoder *e, bool is_signed, const DI_REAL *x,
+                                                                uint8_t *codes) {
+    __m256i group[4], position[4], parts[2];
+    for (int j = 0; j < 4; j++) {
+        __m256 s = _mm256_div_ps(load(x + 8 * j), e->scale);
+        if (is_signed)
+            s = _mm256_and_ps(s, bits(MAGNITUDE));
+        /* what is negative has negative bits; nothing below 2^-23 is told apart */
+        __m256i a = _mm256_max_epi32(_mm256_castps_si256(s), _mm256_set1_epi32(LOWEST));
+        __m256i below = _mm256_shuffle_epi8(e->first, _mm256_srli_epi32(a, 24));
+        __m256i bound = _mm256_castps_si256(_mm256_permutevar8x32_ps(e->bounds, below));
+        group[j] = _mm256_sub_epi32(below, _mm256_cmpgt_epi32(a, bound));
+        __m256i start = _mm256_add_epi32(e->start, _mm256_slli_epi32(group[j], 23)); /* start 2^group */
+        position[j] = _mm256_cvttps_epi32(_mm256_fmadd_ps(
+            _mm256_castsi256_ps(a), _mm256_permutevar8x32_ps(e->cells, group[j]), _mm256_castsi256_ps(start)));
+    }
     for (int j = 0; j < 2; j++)
         parts[j] = _mm256_blend_epi16(position[2 * j], _mm256_slli_epi32(position[2 * j + 1], 16), 0xAA);
     for (int j = 0; j < 4; j++)
         position[j] = _mm256_srli_epi32(position[j], 16);
     __m256i number = bytes_of(position[0], position[1], position[2], position[3]);
-    __m256i limit = _mm256_shuffle_epi8(limits, bytes_of(group[0], group[1], group[2], group[3]));
+    __m256i limit = _mm256_shuffle_epi8(e->limits, bytes_of(group[0], group[1], group[2], group[3]));
     __m256i code = _mm256_min_epu8(number, limit);
     if (is_signed) {
         __m256i less[4];
-        const __m256 flip = _mm256_set1_ps(e->scale < 0 ? -0.0f : 0.0f);
         for (int j = 0; j < 4; j++)
-            less[j] = _mm256_castps_si256(_mm256_xor_ps(load(x + 8 * j), flip));
+            less[j] = _mm256_castps_si256(_mm256_xor_ps(load(x + 8 * j), e->flip));
         const __m256i zero = _mm256_set1_epi8(127);
         __m256i sign = signs_of(less[0], less[1], less[2], less[3]);
         /* saturated: -1 would be -128, which is the code after the last */
@@ -298,7 +255,7 @@ __attribute__((always_inline)) static inline uint64_t encode_32(const encoder *e
         code = _mm256_sub_epi8(code, _mm256_set1_epi8(1));
     }
     code = _mm256_permutevar8x32_epi32(code, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
-    _mm256_storeu_si256((__m256i *)(e->block->codes + i), code);
+    _mm256_storeu_si256((__m256i *)codes, code);
     const __m256i window = _mm256_set1_epi16(-WINDOW - 1);
     __m256i near = _mm256_subs_epu16(_mm256_max_epu16(parts[0], parts[1]), window);
     if (_mm256_testz_si256(near, near))
@@ -311,35 +268,30 @@ __attribute__((always_inline)) static inline uint64_t encode_32(const encoder *e
 }
 
 __attribute__((always_inline)) static inline void encode_run(const di_code_block *block, float scale, bool is_signed) {
-    encoder e;
-    e.block = block;
-    e.decades = decades_of(is_signed);
-    e.scale = scale;
+    const decades *d = decades_of(is_signed);
+    encoder e = {.bounds = _mm256_load_ps(d->bounds),
+                 .cells = _mm256_load_ps(d->cells),
+                 .scale = _mm256_set1_ps(scale),
+                 .flip = _mm256_set1_ps(scale < 0 ? -0.0f : 0.0f),
+                 .start = _mm256_castps_si256(_mm256_set1_ps(d->start)),
+                 .first = _mm256_broadcastsi128_si256(_mm_load_si128((const __m128i *)d->first)),
+                 .limits = _mm256_broadcastsi128_si256(_mm_load_si128((const __m128i *)d->limit))};
     const DI_REAL *x = block->values;
     int64_t end = block->count & -32;
-    for (int64_t from = 0; from < end; from += CHUNK) {
-        int64_t to = from + CHUNK < end ? from + CHUNK : end;
-        if (find_groups(&e, is_signed, from, to)) {
-            encode_any(block, scale, from, to);
-            continue;
+    for (int64_t i = 0; i < end; i += 32)
+        for (uint64_t near = encode_32(&e, is_signed, x + i, block->codes + i); near;) {
+            int64_t bit = __builtin_ctzll(near);
+            int64_t lane = i + bit / 32 * 16 + bit % 4 / 2 * 8 + bit % 32 / 4;
+            encode_any(block, scale, lane, lane + 1);
+            near &= near - 1;
+            near &= near - 1;
         }
-        for (int64_t i = from; i < to; i += 32)
-            for (uint64_t near = encode_32(&e, is_signed, (i - from) / 8, i); near;) {
-                int64_t bit = __builtin_ctzll(near);
-                int64_t lane = i + bit / 32 * 16 + bit % 4 / 2 * 8 + bit % 32 / 4;
-                block->codes[lane] = settle(is_signed, block->codes[lane], (float)x[lane] / scale);
-                near &= near - 1;
-                near &= near - 1;
-            }
-    }
     encode_any(block, scale, end, block->count);
 }
 
 /* Our own map, rounding to nearest, all elements finite. */
 static void encode_finite(const di_code_block *block, float scale) {
-    if (fabsf(scale) > 0x1p125f) /* the inverse would be denormal */
-        encode_any(block, scale, 0, block->count);
-    else if (block->is_signed)
+    if (block->is_signed)
         encode_run(block, scale, true);
     else
         encode_run(block, scale, false);

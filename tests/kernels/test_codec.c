@@ -236,7 +236,7 @@ static int64_t fill_edges(bool is_signed, float most) {
     return count;
 }
 
-/* Of any maximum: its inverse is rounded up or down, and at the end of the exponents it is not there. */
+/* Under any maximum, so that quotients are rounded either way, and at both ends of the exponents. */
 static void codes_are_the_nearest_at_edges(void **state) {
     (void)state;
     static const float named[] = {

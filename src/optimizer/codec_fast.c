@@ -206,7 +206,7 @@ static float absmax(const DI_REAL *x, int64_t count) {
 /* ---- encode ---- */
 
 typedef struct encoder {
-    __m256 bounds, cells, scale, flip;
+    __m256 bounds, cells, scale;
     __m256i start, first, limits;
 } encoder;
 
@@ -222,9 +222,10 @@ static inline __m256i signs_of(__m256i a, __m256i b, __m256i c, __m256i d) {
  * elements 0 and 8, then 1 and 9 … */
 __attribute__((always_inline)) static inline uint64_t encode_32(const encoder *e, bool is_signed, const DI_REAL *x,
                                                                 uint8_t *codes) {
-    __m256i group[4], position[4], parts[2];
+    __m256i less[4], group[4], position[4], parts[2];
     for (int j = 0; j < 4; j++) {
         __m256 s = _mm256_div_ps(load(x + 8 * j), e->scale);
+        less[j] = _mm256_castps_si256(s);
         if (is_signed)
             s = _mm256_and_ps(s, bits(MAGNITUDE));
         /* what is negative has negative bits; nothing below 2^-23 is told apart */
@@ -244,9 +245,6 @@ __attribute__((always_inline)) static inline uint64_t encode_32(const encoder *e
     __m256i limit = _mm256_shuffle_epi8(e->limits, bytes_of(group[0], group[1], group[2], group[3]));
     __m256i code = _mm256_min_epu8(number, limit);
     if (is_signed) {
-        __m256i less[4];
-        for (int j = 0; j < 4; j++)
-            less[j] = _mm256_castps_si256(_mm256_xor_ps(load(x + 8 * j), e->flip));
         const __m256i zero = _mm256_set1_epi8(127);
         __m256i sign = signs_of(less[0], less[1], less[2], less[3]);
         /* saturated: -1 would be -128, which is the code after the last */
@@ -272,7 +270,6 @@ __attribute__((always_inline)) static inline void encode_run(const di_code_block
     encoder e = {.bounds = _mm256_load_ps(d->bounds),
                  .cells = _mm256_load_ps(d->cells),
                  .scale = _mm256_set1_ps(scale),
-                 .flip = _mm256_set1_ps(scale < 0 ? -0.0f : 0.0f),
                  .start = _mm256_castps_si256(_mm256_set1_ps(d->start)),
                  .first = _mm256_broadcastsi128_si256(_mm_load_si128((const __m128i *)d->first)),
                  .limits = _mm256_broadcastsi128_si256(_mm_load_si128((const __m128i *)d->limit))};

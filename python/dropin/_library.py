@@ -115,7 +115,7 @@ def _load():
     foreign = _declared(path)
     openmp = _openmp.share(foreign, path.with_name("libgomp.so.1"))
     try:
-        loaded = foreign.dlopen(str(path), os.RTLD_NOW)
+        loaded = foreign.dlopen(str(path), os.RTLD_NOW | os.RTLD_NODELETE)
         version = foreign.string(loaded.di_version()).decode()
     except (OSError, AttributeError, foreign.error) as error:
         reason = str(error).partition(f"{path}': ")[2].removeprefix(f"{path}: ") or error  # that says the path up to twice

@@ -43,7 +43,7 @@ def _of_torch():
 
 def share(foreign, own):
     """Makes one runtime global; returns its handle, to be kept, and its path. None: neither here, nor in torch, nor at `own`."""
-    flags = os.RTLD_NOW | os.RTLD_GLOBAL
+    flags = os.RTLD_NOW | os.RTLD_GLOBAL | os.RTLD_NODELETE
     for path in (*mapped(), *_of_torch(), str(own)):
         try:
             return foreign.dlopen(path, flags), path

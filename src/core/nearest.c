@@ -4,7 +4,7 @@
 
 #include <string.h>
 
-enum { LONGEST = 64 };
+enum { LONGEST = 64, RANKS = LONGEST + 1 };
 
 static char lower(char c) { return c >= 'A' && c <= 'Z' ? (char)(c - 'A' + 'a') : c; }
 
@@ -37,7 +37,8 @@ static int32_t distance(const char *a, int32_t length_a, const char *b, int32_t 
 }
 
 /* How far `candidate` is, or -1 where it cannot be meant. The limit is a third of the longer word, at least one; one
- * letter must be shared. A beginning of at least two letters counts as one step off. */
+ * letter must be shared. A beginning of at least two letters counts as one step off; between equals the true distance
+ * decides. */
 static int32_t score(const char *name, const char *candidate) {
     size_t bytes_name = strlen(name), bytes_candidate = strlen(candidate);
     if (bytes_name > LONGEST || bytes_candidate > LONGEST) {
@@ -52,15 +53,15 @@ static int32_t score(const char *name, const char *candidate) {
         shared++;
     }
     if (shared == shorter && shared >= 2) {
-        return least(steps, 1);
+        return least(steps, 1) * RANKS + steps;
     }
     int32_t limit = longer / 3 > 1 ? longer / 3 : 1;
-    return steps <= limit && steps < longer ? steps : -1;
+    return steps <= limit && steps < longer ? steps * RANKS + steps : -1;
 }
 
 const char *di_nearest(const char *name, const char *const *names, int64_t count) {
     const char *best = NULL;
-    int32_t best_score = LONGEST + 1;
+    int32_t best_score = INT32_MAX;
     for (int64_t i = 0; name != NULL && i < count; i++) {
         int32_t steps = names[i] == NULL ? -1 : score(name, names[i]);
         if (steps >= 0 && steps < best_score) {

@@ -480,7 +480,8 @@ static void finds_parts(void **state) {
 
 static void nearest(void **state) {
     (void)state;
-    static const char *const names[] = {"softmax", "sigmoid", "combiner", NULL, "bias", "k", "lr", "block_q", "block"};
+    static const char *const names[] = {"softmax", "sigmoid", "combiner", NULL,   "bias",     "k",
+                                        "lr",      "block_q", "block",    "adam", "adamw8bit"};
     const struct {
         const char *name, *near;
     } cases[] = {
@@ -504,9 +505,11 @@ static void nearest(void **state) {
         {"block_", "block_q"},
         {"comibner", "combiner"},
         {"attention", NULL},
+        {"adamw8bits", "adamw8bit"},
+        {"adamw", "adam"},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
-        const char *near = di_nearest(cases[i].name, names, 9);
+        const char *near = di_nearest(cases[i].name, names, 11);
         const char *expected = cases[i].near != NULL ? cases[i].near : "none";
         if (strcmp(near != NULL ? near : "none", expected) != 0) {
             fail_msg("\"%s\" is near %s, not %s", cases[i].name, near != NULL ? near : "none", expected);
@@ -515,8 +518,8 @@ static void nearest(void **state) {
     char endless[300];
     memset(endless, 'a', sizeof endless - 1);
     endless[sizeof endless - 1] = '\0';
-    assert_null(di_nearest(endless, names, 9));
-    assert_null(di_nearest(NULL, names, 9));
+    assert_null(di_nearest(endless, names, 11));
+    assert_null(di_nearest(NULL, names, 11));
     assert_null(di_nearest("bias", names, 0));
 }
 

@@ -1,9 +1,20 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* GELU: y = x Φ(x). Keeps nothing but its input. */
+/* Element-wise activations, which keep nothing but their input: GELU y = x Φ(x), ReLU y = max(x, 0). */
 #include "nn/ops.h"
 
-static di_status shape(di_op_call *call) {
-    di_status status = op_check_rows(call, "gelu");
+typedef struct activation {
+    void (*forward)(const void *x, void *y, int64_t count);
+    void (*backward)(const void *x, const void *dy, void *dx, int64_t count, bool add);
+} activation;
+
+typedef struct job {
+    const di_op_call *call;
+    activation function;
+    int64_t count;
+} job;
+
+static di_status shape(di_op_call *call, const char *name) {
+    di_status status = op_check_rows(call, name);
     if (status)
         return status;
     op_output_like_input(call);
@@ -11,42 +22,36 @@ static di_status shape(di_op_call *call) {
     return DI_OK;
 }
 
-typedef struct gelu_job {
-    const di_op_call *call;
-    const di_rows_exp_table *table;
-    int64_t count;
-} gelu_job;
-
 static di_status forward_piece(void *user, int64_t index, int32_t worker) {
     (void)worker;
-    const gelu_job *job = user;
+    const job *j = user;
     int64_t first = index * DI_PIECE;
-    job->table->gelu(op_at(job->call, job->call->input[0].data, first),
-                     op_at(job->call, job->call->output[0].data, first), di_min(DI_PIECE, job->count - first));
+    j->function.forward(op_at(j->call, j->call->input[0].data, first), op_at(j->call, j->call->output[0].data, first),
+                        di_min(DI_PIECE, j->count - first));
     return DI_OK;
 }
 
 static di_status backward_piece(void *user, int64_t index, int32_t worker) {
     (void)worker;
-    const gelu_job *job = user;
-    const di_op_call *call = job->call;
+    const job *j = user;
+    const di_op_call *call = j->call;
     int64_t first = index * DI_PIECE;
-    job->table->gelu_backward(op_at(call, call->input[0].data, first), op_at(call, call->output_grad[0].data, first),
-                              op_at(call, call->input_grad[0].data, first), di_min(DI_PIECE, job->count - first),
-                              op_adds(call, 0));
+    j->function.backward(op_at(call, call->input[0].data, first), op_at(call, call->output_grad[0].data, first),
+                         op_at(call, call->input_grad[0].data, first), di_min(DI_PIECE, j->count - first),
+                         op_adds(call, 0));
     return DI_OK;
 }
 
-static di_status forward(const di_exec *exec, di_op_call *call) {
-    gelu_job job = {call, op_rows_exp_table(exec, call), di_tensor_count(&call->output[0])};
-    return di_parallel(exec, di_pieces(job.count, DI_PIECE), forward_piece, &job);
+static di_status forward(const di_exec *exec, const di_op_call *call, activation function) {
+    job j = {call, function, di_tensor_count(&call->output[0])};
+    return di_parallel(exec, di_pieces(j.count, DI_PIECE), forward_piece, &j);
 }
 
-static di_status backward(const di_exec *exec, di_op_call *call) {
+static di_status backward(const di_exec *exec, di_op_call *call, activation function) {
     if (op_without_gradient(call) || !call->input_grad[0].data)
         return DI_OK;
-    gelu_job job = {call, op_rows_exp_table(exec, call), di_tensor_count(&call->output[0])};
-    return di_parallel(exec, di_pieces(job.count, DI_PIECE), backward_piece, &job);
+    job j = {call, function, di_tensor_count(&call->output[0])};
+    return di_parallel(exec, di_pieces(j.count, DI_PIECE), backward_piece, &j);
 }
 
 static bool example(int32_t index, di_op_call *call, void *attributes, size_t *bytes, int64_t *below) {
@@ -60,11 +65,36 @@ static bool example(int32_t index, di_op_call *call, void *attributes, size_t *b
     return true;
 }
 
+static activation gelu(const di_exec *exec, const di_op_call *call) {
+    const di_rows_exp_table *table = op_rows_exp_table(exec, call);
+    return (activation){table->gelu, table->gelu_backward};
+}
+static di_status gelu_shape(di_op_call *call) { return shape(call, "gelu"); }
+static di_status gelu_forward(const di_exec *exec, di_op_call *call) { return forward(exec, call, gelu(exec, call)); }
+static di_status gelu_backward(const di_exec *exec, di_op_call *call) { return backward(exec, call, gelu(exec, call)); }
+
 const di_op di_op_gelu = {.size = sizeof(di_op),
                           .name = "gelu",
-                          .shape = shape,
-                          .forward = forward,
-                          .backward = backward,
+                          .shape = gelu_shape,
+                          .forward = gelu_forward,
+                          .backward = gelu_backward,
                           .example = example};
 
 di_var di_gelu(di_tape *tape, di_var x) { return di_apply(tape, &di_op_gelu, &x, 1, NULL, 0); }
+
+static activation relu(const di_exec *exec, const di_op_call *call) {
+    const di_rows_table *table = op_rows_table(exec, call);
+    return (activation){table->relu, table->relu_backward};
+}
+static di_status relu_shape(di_op_call *call) { return shape(call, "relu"); }
+static di_status relu_forward(const di_exec *exec, di_op_call *call) { return forward(exec, call, relu(exec, call)); }
+static di_status relu_backward(const di_exec *exec, di_op_call *call) { return backward(exec, call, relu(exec, call)); }
+
+const di_op di_op_relu = {.size = sizeof(di_op),
+                          .name = "relu",
+                          .shape = relu_shape,
+                          .forward = relu_forward,
+                          .backward = relu_backward,
+                          .example = example};
+
+di_var di_relu(di_tape *tape, di_var x) { return di_apply(tape, &di_op_relu, &x, 1, NULL, 0); }

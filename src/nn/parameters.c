@@ -120,11 +120,11 @@ di_status di_parameters_create(const di_exec *exec, di_dtype dtype, di_parameter
 
 /* Gradients in a block of ours are taken away from their parameters with it. */
 static void release_block(const di_parameters *list, const entry *owner) {
-    const char *begin = owner->block, *end = begin + owner->block_bytes;
+    const char *begin = owner->block;
     for (int64_t i = 0; i < list->count && begin; i++) {
         di_parameter *parameter = list->entries[i].parameter;
         const char *grad = parameter->grad.data;
-        if (grad >= begin && grad < end)
+        if (grad >= begin && grad < begin + owner->block_bytes)
             parameter->grad.data = NULL;
     }
     di_release(&list->exec, owner->block, owner->block_bytes);

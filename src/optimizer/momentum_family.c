@@ -22,5 +22,8 @@ di_status di_momentum_check(const char *name, const di_momentum_options *o) {
         return di_fail(DI_EINVAL, "%s: %s needs momentum above 0", name, o->nesterov ? "nesterov" : "dampening");
     if (o->nesterov && o->dampening != 0)
         return di_fail(DI_EINVAL, "%s: dampening=%g; must be 0 with nesterov", name, o->dampening);
+    if (o->common.skip_zeros && o->momentum == 0 && o->weight_decay == 0)
+        return di_fail(DI_EINVAL, "%s: skip_zeros needs momentum or weight_decay: nothing else moves such an element",
+                       name);
     return DI_OK;
 }

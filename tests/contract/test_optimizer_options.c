@@ -186,6 +186,7 @@ static void what_would_do_nothing_is_named(void **state) {
         {"sgd:nesterov", "nesterov", DI_EINVAL},
         {"sgd:nesterov,momentum=0.9,dampening=0.1", "dampening=0.1", DI_EINVAL},
         {"sgd:dampening=0.1", "dampening", DI_EINVAL},
+        {"sgd:skip_zeros", "skip_zeros", DI_EINVAL},
         {"adam:decay_order=after", "decay_order", DI_EINVAL},
         {"lamb:trust=none,trust_coefficient=2", "trust_coefficient", DI_EINVAL},
         {"lars:trust=none,trust_coefficient=2", "trust_coefficient", DI_EINVAL},

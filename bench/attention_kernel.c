@@ -5,6 +5,7 @@
  *
  *     build/bench/attention_kernel [threads] [forward|backward|decode] */
 #include "attention/kernel.h"
+#include "cli/measure.h"
 #include "core/parallel.h"
 #include "kernels/gemm.h"
 
@@ -12,25 +13,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 enum { REPEATS = 9, KINDS = 4 };
-
-static double seconds(void) {
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
-}
-
-static int compare(const void *a, const void *b) {
-    double x = *(const double *)a, y = *(const double *)b;
-    return x < y ? -1 : x > y;
-}
-
-static double median(double *times, int32_t count) {
-    qsort(times, (size_t)count, sizeof(double), compare);
-    return times[count / 2];
-}
 
 static void *memory(int64_t bytes) {
     void *data = NULL;
@@ -63,9 +47,9 @@ static void must(di_status status) {
 
 /* FLOP/s of one product of n cubed. */
 static double product_once(di_exec *exec, const di_product *product) {
-    double start = seconds();
+    double start = di_seconds();
     must(di_gemm(exec, product));
-    return di_product_flops(product->m, product->n, product->k) / (seconds() - start);
+    return di_product_flops(product->m, product->n, product->k) / (di_seconds() - start);
 }
 
 static double product_rate(di_exec *exec, int64_t n) {
@@ -84,7 +68,7 @@ static double product_rate(di_exec *exec, int64_t n) {
     exec->work = memory((int64_t)exec->work_bytes);
     for (int32_t i = -2; i < REPEATS; i++)
         rates[i < 0 ? 0 : i] = product_once(exec, &product);
-    double rate = median(rates, REPEATS);
+    double rate = di_median(rates, REPEATS);
     free((void *)product.a);
     free((void *)product.b);
     free(product.c);
@@ -144,24 +128,24 @@ static void shape_run(const di_attention_table *table, di_exec *exec, int64_t ba
     exec->work = memory(bytes);
     for (int32_t i = -1; i < REPEATS; i++)
         for (int32_t k = 0; k < KINDS; k++) {
-            double start = seconds();
+            double start = di_seconds();
             di_attention_problem q = p[k];
             q.lse = backward && k % 2 == 0 ? p[k].lse : NULL;
             must(table->forward(exec, &q));
-            times[0][k][i < 0 ? 0 : i] = seconds() - start;
+            times[0][k][i < 0 ? 0 : i] = di_seconds() - start;
             if (backward)
                 must(table->backward(exec, &q));
-            times[1][k][i < 0 ? 0 : i] = seconds() - start;
+            times[1][k][i < 0 ? 0 : i] = di_seconds() - start;
         }
     double work = 4.0 * (double)(batch * heads * length * length * dim);
     printf("(%lld, %lld, %lld, %lld), scratch %.2f MB\n", (long long)batch, (long long)heads, (long long)length,
            (long long)dim, (double)bytes / 1e6);
     for (int32_t k = 0; k < KINDS; k++) {
-        double flops = k >= 2 ? work / 2 : work, forward = median(times[0][k], REPEATS);
+        double flops = k >= 2 ? work / 2 : work, forward = di_median(times[0][k], REPEATS);
         printf("  %-15s forward %8.2f ms %6.1f GFLOP/s %3.0f %%", names[k], 1e3 * forward, flops / forward / 1e9,
                100 * flops / forward / peak);
         if (backward) {
-            double both = median(times[1][k], REPEATS);
+            double both = di_median(times[1][k], REPEATS);
             printf("   both %8.2f ms %6.1f GFLOP/s %3.0f %%", 1e3 * both, 3.5 * flops / both / 1e9,
                    350 * flops / both / peak);
         }
@@ -205,19 +189,19 @@ static void decode_run(const di_attention_table *table, di_exec *exec, int64_t h
         for (int32_t k = 0; k < 2; k++) {
             di_attention_problem q = p[k];
             q.lse = NULL;
-            double start = seconds();
+            double start = di_seconds();
             must(table->decode(exec, &q));
-            times[k][i < 0 ? 0 : i] = seconds() - start;
+            times[k][i < 0 ? 0 : i] = di_seconds() - start;
         }
-        double start = seconds();
+        double start = di_seconds();
         must(di_parallel(exec, count / r.piece, read_piece, &r));
-        reads[i < 0 ? 0 : i] = seconds() - start;
+        reads[i < 0 ? 0 : i] = di_seconds() - start;
     }
-    double bytes = 4.0 * (double)count, read = median(reads, REPEATS);
+    double bytes = 4.0 * (double)count, read = di_median(reads, REPEATS);
     printf("decode heads %lld/%lld keys %lld dim %lld: read %.1f GB/s", (long long)heads, (long long)kv_heads,
            (long long)keys, (long long)dim, bytes / read / 1e9);
     for (int32_t k = 0; k < 2; k++) {
-        double time = median(times[k], REPEATS);
+        double time = di_median(times[k], REPEATS);
         printf("; %s %.3f ms %.1f GB/s %.0f %%", k ? "sigmoid" : "softmax", 1e3 * time, bytes / time / 1e9,
                100 * read / time);
         problem_free(&p[k]);

@@ -3,11 +3,11 @@
  * scaling an array in place in the same rounds. As an optimizer has it: codes in memory, values of one block in the
  * first cache. Median of nine rounds over all in turn. Usage: codec [threads] [block] */
 #include "optimizer/codec.h"
+#include "cli/measure.h"
 #include "core/parallel.h"
 #include <dropin/dropin.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <time.h>
 
 enum { ROUNDS = 9, ELEMENTS = 1 << 24, PIECES = 256, EACH = ELEMENTS / PIECES, WAYS = 11 };
 
@@ -20,22 +20,6 @@ typedef struct bench {
     bool is_signed, decode;
     float factor;
 } bench;
-
-static double now(void) {
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
-
-static int by_size(const void *a, const void *b) {
-    double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
-
-static double median(double *seconds) {
-    qsort(seconds, ROUNDS, sizeof *seconds, by_size);
-    return seconds[ROUNDS / 2];
-}
 
 static int fail(void) {
     fprintf(stderr, "codec: %s\n", di_message());
@@ -129,18 +113,18 @@ int main(int argc, char **argv) {
     static double seconds[WAYS][ROUNDS];
     for (int round = -1; round < ROUNDS; round++) /* one to warm up */
         for (int way = 0; way < WAYS; way++) {
-            double start = now();
+            double start = di_seconds();
             if (one_way(&b, way, &x, &codes, &scales))
                 return fail();
             if (round >= 0)
-                seconds[way][round] = now() - start;
+                seconds[way][round] = di_seconds() - start;
         }
-    double scale_bytes = 4.0 / (double)b.block, limit = 8.0 * ELEMENTS / median(seconds[0]);
+    double scale_bytes = 4.0 / (double)b.block, limit = 8.0 * ELEMENTS / di_median(seconds[0], ROUNDS);
     printf("%s, %d threads, blocks of %lld: scaling in place moves %.1f GB/s\n", di_level_name(exec.level),
            (int)exec.threads, (long long)b.block, limit / 1e9);
     printf("%-32s %10s %8s %9s\n", "", "ns/element", "GB/s", "of limit");
     for (int way = 0; way < WAYS; way++) {
-        double each = median(seconds[way]) / ELEMENTS;
+        double each = di_median(seconds[way], ROUNDS) / ELEMENTS;
         double bytes = way == 0 ? 8 : (way <= 4 ? 1 : 5) + scale_bytes;
         printf("%-32s %10.3f %8.1f %9.2f\n", names[way], each * 1e9, bytes / each / 1e9, bytes / each / limit);
     }

@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The two products against the machine: the rate of a large product and the read bandwidth are measured in the same
  * run, rounds go over all shapes in turn, and the median of nine counts. Usage: products [threads] */
+#include "cli/measure.h"
 #include "core/parallel.h"
 #include "kernels/gemm.h"
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 enum { ROUNDS = 9, MOST = 64, READ_BYTES = 256 << 20 };
 
@@ -17,22 +17,6 @@ typedef struct measure {
     int32_t repeats;
     double seconds[ROUNDS];
 } measure;
-
-static double now(void) {
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
-
-static int by_size(const void *a, const void *b) {
-    double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
-
-static double median(double *seconds) {
-    qsort(seconds, ROUNDS, sizeof *seconds, by_size);
-    return seconds[ROUNDS / 2];
-}
 
 static double flops(const measure *m) { return di_product_flops(m->product.m, m->product.n, m->product.k); }
 
@@ -112,26 +96,27 @@ int main(int argc, char **argv) {
     reader r = {.data = bytes};
     double reading[ROUNDS];
     for (int round = 0; round < ROUNDS; round++) {
-        double start = now();
+        double start = di_seconds();
         if (di_parallel(&exec, 64, read_piece, &r))
             return fail();
-        reading[round] = now() - start;
+        reading[round] = di_seconds() - start;
         for (int32_t i = 0; i < count; i++) {
             list[i].product.a = a, list[i].product.b = b, list[i].product.c = c;
-            start = now();
+            start = di_seconds();
             for (int32_t repeat = 0; repeat < list[i].repeats; repeat++)
                 if (list[i].stream ? di_gemm_stream(&exec, &list[i].product) : di_gemm(&exec, &list[i].product))
                     return fail();
-            list[i].seconds[round] = (now() - start) / list[i].repeats;
+            list[i].seconds[round] = (di_seconds() - start) / list[i].repeats;
         }
     }
-    double peak = flops(&list[0]) / median(list[0].seconds), bandwidth = READ_BYTES / median(reading);
+    double peak = flops(&list[0]) / di_median(list[0].seconds, ROUNDS),
+           bandwidth = READ_BYTES / di_median(reading, ROUNDS);
     printf("%s, %d threads; peak %.1f GFLOP/s, reading %.1f GB/s (checksum %llx)\n", di_level_name(exec.level),
            (int)exec.threads, peak / 1e9, bandwidth / 1e9, (unsigned long long)(r.sums[0] + r.sums[63]));
     printf("layer            m     n     k   what      GFLOP/s   of peak\n");
     for (int32_t i = 1; i < streams; i++) {
         const di_product *p = &list[i].product;
-        double rate = flops(&list[i]) / median(list[i].seconds);
+        double rate = flops(&list[i]) / di_median(list[i].seconds, ROUNDS);
         printf("%-12s %5lld %5lld %5lld   %-8s %8.1f     %5.2f\n", list[i].name, (long long)p->m, (long long)p->n,
                (long long)p->k,
                p->a_transposed   ? "dweight"
@@ -142,7 +127,7 @@ int main(int argc, char **argv) {
     printf("few rows         m     n     k   B            GB/s   of reading\n");
     for (int32_t i = streams; i < count; i++) {
         const di_product *p = &list[i].product;
-        double rate = (double)(p->n * p->k * 4) / median(list[i].seconds);
+        double rate = (double)(p->n * p->k * 4) / di_median(list[i].seconds, ROUNDS);
         printf("%-12s %5lld %5lld %5lld   %-8s %8.1f     %5.2f\n", list[i].name, (long long)p->m, (long long)p->n,
                (long long)p->k, p->b_transposed ? "[n, k]" : "[k, n]", rate / 1e9, rate / bandwidth);
     }

@@ -8,8 +8,11 @@
 
 enum { MAP_DYNAMIC, MAP_LINEAR, MIN_8BIT = 4096 };
 
+/* As the claim has them. */
+static const double mean_decay = 0.9, square_decay = 0.999, added = 1e-8;
+
 typedef struct one_scale {
-    double lr, beta1, beta2, eps;
+    double lr;
     int32_t map;
     int64_t block; /* 0: the whole tensor */
 } one_scale;
@@ -21,29 +24,6 @@ static const di_option rows[] = {{.name = "lr",
                                   .min = 0,
                                   .max = 1e30,
                                   .help = "learning rate"},
-                                 {.name = "beta1",
-                                  .type = DI_NUMBER,
-                                  .offset = DI_FIELD(double, one_scale, beta1),
-                                  .value = "0.9",
-                                  .min = 0,
-                                  .max = 1,
-                                  .flags = DI_OPEN_MAX,
-                                  .help = "decay of the running mean of the gradient"},
-                                 {.name = "beta2",
-                                  .type = DI_NUMBER,
-                                  .offset = DI_FIELD(double, one_scale, beta2),
-                                  .value = "0.999",
-                                  .min = 0,
-                                  .max = 1,
-                                  .flags = DI_OPEN_MAX,
-                                  .help = "decay of the running mean of its square"},
-                                 {.name = "eps",
-                                  .type = DI_NUMBER,
-                                  .offset = DI_FIELD(double, one_scale, eps),
-                                  .value = "1e-8",
-                                  .min = 0,
-                                  .max = 1e30,
-                                  .help = "added to the root of the mean square"},
                                  {.name = "map",
                                   .type = DI_CHOICE,
                                   .offset = DI_FIELD(int32_t, one_scale, map),
@@ -118,7 +98,6 @@ static void code(const di_exec *exec, const di_update *update, int32_t index, fl
 }
 
 static di_status update(const di_exec *exec, const di_update *update) {
-    const one_scale *options = update->options;
     di_parameter *parameter = update->parameter;
     bool is_coded = coded(parameter);
     float *p = parameter->value.data, *m = is_coded ? exec->work : update->state[0].tensor.data;
@@ -128,10 +107,10 @@ static di_status update(const di_exec *exec, const di_update *update) {
         code(exec, update, 0, m, false);
         code(exec, update, 1, v, false);
     }
-    double correction1 = 1 - pow(options->beta1, (double)update->step);
-    double correction2 = sqrt(1 - pow(options->beta2, (double)update->step));
-    float scale = (float)update->grad_scale, beta1 = (float)options->beta1, beta2 = (float)options->beta2;
-    float step = (float)(update->lr / correction1), root = (float)correction2, eps = (float)options->eps;
+    double correction1 = 1 - pow(mean_decay, (double)update->step);
+    double correction2 = sqrt(1 - pow(square_decay, (double)update->step));
+    float scale = (float)update->grad_scale, beta1 = (float)mean_decay, beta2 = (float)square_decay;
+    float step = (float)(update->lr / correction1), root = (float)correction2, eps = (float)added;
     for (int64_t i = 0; i < update->count; i++) {
         float grad = g[i] * scale;
         m[i] = beta1 * m[i] + (1 - beta1) * grad;

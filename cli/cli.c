@@ -89,12 +89,13 @@ static const di_option *find_row(const di_command *command, void *options, const
     const di_option_block own[] = {{command->options, 0}, {NULL, 0}};
     const di_option_block *lists[] = {own, command->blocks};
     for (size_t list = 0; list < 2; list++)
-        for (const di_option_block *block = lists[list]; block && block->rows; block++)
-            for (const di_option *row = block->rows; row->name; row = di_option_after(row))
-                if (strcmp(row->name, name) == 0) {
-                    *base = (char *)options + block->offset;
-                    return row;
-                }
+        for (const di_option_block *block = lists[list]; block && block->rows; block++) {
+            const di_option *row = di_option_find(block->rows, name, strlen(name));
+            if (row) {
+                *base = (char *)options + block->offset;
+                return row;
+            }
+        }
     return NULL;
 }
 

@@ -103,11 +103,10 @@ static di_status take_rate(const di_optimizer *record, const char *given, const 
     part->lr = record->lr(options);
     if (!(part->lr > 0))
         return di_fail(DI_EINVAL, "compare: %s: lr=%g; must be above 0", record->part.name, part->lr);
-    for (const di_option *row = record->part.options; row && row->name; row = di_option_after(row))
-        if (strcmp(row->name, "lr") == 0)
-            return di_options_set(record->part.name, record->part.options, options, "lr", 2, row->value,
-                                  strlen(row->value));
-    return DI_OK;
+    const di_option *row = di_option_find(record->part.options, "lr", 2);
+    return row ? di_options_set(record->part.name, record->part.options, options, "lr", 2, row->value,
+                                strlen(row->value))
+               : DI_OK;
 }
 
 /* Adds a part by its record and its options' text. word: how the user spelled it, where that is an alias; else NULL. */

@@ -108,13 +108,6 @@ static di_status name_optimizer(di_trainer *trainer) {
 
 enum { GROUP_ALL, GROUP_STATE_32, GROUP_PATTERN, GROUPS };
 
-static bool has_option(const di_part *part, const char *name) {
-    for (const di_option *row = part->options; row && row->name; row = di_option_after(row))
-        if (strcmp(row->name, name) == 0)
-            return true;
-    return false;
-}
-
 static int32_t group_of(const di_trainer *trainer, const di_parameter *parameter, bool bits) {
     const char *pattern = trainer->config.group.pattern;
     if (pattern && fnmatch(pattern, parameter->name, 0) == 0)
@@ -126,7 +119,7 @@ static di_status add_groups(di_trainer *trainer, di_parameter **list) {
     const char *const overrides[GROUPS] = {
         [GROUP_STATE_32] = "bits=32", [GROUP_PATTERN] = trainer->config.group.overrides};
     di_parameters *parameters = di_trainer_parameters(trainer);
-    bool bits = has_option(&di_optimizer_instance_record(trainer->optimizer)->part, "bits");
+    bool bits = di_option_find(di_optimizer_instance_record(trainer->optimizer)->part.options, "bits", 4);
     di_status status = DI_OK;
     for (int32_t group = 0; group < GROUPS && !status; group++) {
         int64_t count = 0;

@@ -2,6 +2,7 @@
 /* Our product against OpenBLAS on the same threads, alternated, median of nine: the shapes of a GPT's linear layers.
  * And why the library does not call it: 256 equal rows times one matrix, how many rows of the result have other bits
  * than the first. Usage: openblas [threads] */
+#include "cli/measure.h"
 #include "core/parallel.h"
 #include "kernels/gemm.h"
 #include <cblas.h>
@@ -9,20 +10,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 enum { ROUNDS = 9, ELEMENTS = 1 << 22, EQUAL_ROWS = 256 };
-
-static double now(void) {
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
-
-static int by_size(const void *a, const void *b) {
-    double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
 
 static void openblas(const di_product *p) {
     cblas_sgemm(CblasRowMajor, p->a_transposed ? CblasTrans : CblasNoTrans, p->b_transposed ? CblasTrans : CblasNoTrans,
@@ -84,17 +73,15 @@ int main(int argc, char **argv) {
         int repeats = 1 + (int)(6e8 / flops);
         for (int round = 0; round < ROUNDS; round++)
             for (int ours = 0; ours < 2; ours++) {
-                double start = now();
+                double start = di_seconds();
                 for (int repeat = 0; repeat < repeats; repeat++)
                     if (!ours)
                         openblas(&p);
                     else if (di_gemm(&exec, &p))
                         return fail();
-                seconds[ours][round] = (now() - start) / repeats;
+                seconds[ours][round] = (di_seconds() - start) / repeats;
             }
-        for (int ours = 0; ours < 2; ours++)
-            qsort(seconds[ours], ROUNDS, sizeof(double), by_size);
-        double blas = flops / seconds[0][ROUNDS / 2] / 1e9, mine = flops / seconds[1][ROUNDS / 2] / 1e9;
+        double blas = flops / di_median(seconds[0], ROUNDS) / 1e9, mine = flops / di_median(seconds[1], ROUNDS) / 1e9;
         printf("%-8s %5lld %5lld %5lld   %8.1f  %8.1f   %15.2f\n",
                p.a_transposed   ? "dweight"
                : p.b_transposed ? "forward"

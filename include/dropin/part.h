@@ -48,6 +48,8 @@ typedef struct di_option {
 /* The row after this one, over the seam to shared rows: for (row = rows; row && row->name; row = di_option_after(row)).
  * The row that it gives at the end has no name. */
 DI_API const di_option *di_option_after(const di_option *row);
+/* The row of that name (its first `bytes` characters), or NULL. */
+DI_API const di_option *di_option_find(const di_option *rows, const char *name, size_t bytes);
 
 /* offsetof, refused at compile time where the member has another type: .offset = DI_FIELD(int64_t, combiner, block) */
 #define DI_FIELD(type, structure, member) _Generic(((structure *)0)->member, type : offsetof(structure, member))

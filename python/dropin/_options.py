@@ -30,7 +30,8 @@ _KINDS = {lib.DI_INT: "int", lib.DI_NUMBER: "number", lib.DI_BOOL: "bool", lib.D
           lib.DI_PART: "part"}
 
 
-def _string(text):
+def string(text):
+    """A C string; "" for NULL."""
     return ffi.string(text).decode() if text else ""
 
 
@@ -42,16 +43,22 @@ def _value_of(kind, text):
     return int(text) if kind == "int" else float(text)
 
 
-def rows_of(options):
+def each_row(options):
     """The rows of a `const di_option *`, over the seam to shared ones."""
-    found = []
     while options and options.name:
-        kind = _KINDS[options.type]
-        found.append(Row(_string(options.name), kind, _value_of(kind, _string(options.value)),
-                         tuple(_string(options.choices).split("|")) if options.choices else (),
-                         bool(options.flags & lib.DI_AUTO), _string(options.help)))
+        yield options
         options = lib.di_option_after(options)
-    return tuple(found)
+
+
+def choices_of(row):
+    """The words of a choice; () for other kinds."""
+    return tuple(string(row.choices).split("|")) if row.choices else ()
+
+
+def rows_of(options):
+    """The same as Rows."""
+    return tuple(Row(string(row.name), kind, _value_of(kind, string(row.value)), choices_of(row), bool(row.flags & lib.DI_AUTO),
+                     string(row.help)) for row in each_row(options) for kind in [_KINDS[row.type]])
 
 
 def _text_of_value(value):
@@ -83,13 +90,19 @@ def printed(part, options):
     """Canonical text of a struct: what differs from the defaults, in the order of the rows."""
     text = ffi.new("char[]", 4096)
     check(lib.di_options_print(part, options, False, text, 4096))
-    return _string(text)
+    return string(text)
+
+
+def nearest(name, names):
+    """The closest of `names` that could be meant, or None."""
+    kept = [ffi.new("char[]", one.encode()) for one in names if one]
+    found = lib.di_nearest(name.encode(), ffi.new("char *[]", kept), len(kept))
+    return string(found) or None
 
 
 def unknown(owner, given, names):
     """The TypeError for a keyword that nobody knows, with the nearest spelling."""
-    given, names = next(iter(given)), [name for name in names if name]
-    kept = [ffi.new("char[]", name.encode()) for name in names]
-    nearest = lib.di_nearest(given.encode(), ffi.new("char *[]", kept), len(kept))
-    hint = f'; did you mean "{_string(nearest)}"?' if nearest else ""
+    given = next(iter(given))
+    meant = nearest(given, names)
+    hint = f'; did you mean "{meant}"?' if meant else ""
     return TypeError(f"{owner}() got an unexpected keyword argument {given!r}{hint}")

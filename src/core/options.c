@@ -14,7 +14,7 @@ const di_option *di_option_after(const di_option *row) {
     return row->name == NULL && row->more != NULL ? row->more : row;
 }
 
-static const di_option *find_row(const di_option *rows, const char *name, size_t bytes) {
+const di_option *di_option_find(const di_option *rows, const char *name, size_t bytes) {
     for (const di_option *row = rows; row != NULL && row->name != NULL; row = di_option_after(row)) {
         if (strlen(row->name) == bytes && memcmp(row->name, name, bytes) == 0) {
             return row;
@@ -99,7 +99,7 @@ di_status di_options_set(const char *owner, const di_option *rows, void *options
     if (options == NULL || name == NULL) {
         return di_fail(DI_EINVAL, "%s: options or name is NULL", owner);
     }
-    const di_option *row = find_row(rows, name, name_bytes);
+    const di_option *row = di_option_find(rows, name, name_bytes);
     if (row == NULL) {
         return unknown_option(owner, rows, name, name_bytes);
     }
@@ -157,7 +157,7 @@ static bool given_before(const char *owner, const char *text, const char *until,
 }
 
 static di_status set_item(const char *owner, const di_option *rows, const char *text, const item *one, void *options) {
-    const di_option *row = find_row(rows, one->name, one->name_bytes);
+    const di_option *row = di_option_find(rows, one->name, one->name_bytes);
     if (row != NULL && (row->flags & DI_REPEAT) == 0 && given_before(owner, text, one->name, one)) {
         return di_fail(DI_EINVAL, "%s: %s is given twice", owner, row->name);
     }

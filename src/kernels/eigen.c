@@ -7,12 +7,12 @@
  * that changes the order of operations on any one number. */
 #include "kernels/eigen.h"
 #include "core/parallel.h"
+#include "kernels/dot.h"
 #include <float.h>
 #include <math.h>
 #include <string.h>
 
 enum {
-    LANES = 8,  /* running sums of a dot product */
     PANEL = 16, /* components of all vectors that lie together */
     PAIRS = PANEL / 2,
     SWEEPS = 32,    /* n rotations each, written down before they are applied */
@@ -53,17 +53,13 @@ static double magnitude(double a, double b) {
 
 /* ---- reduction -------------------------------------------------------------------------------------------------- */
 
-static double add_lanes(const double sum[LANES]) {
-    return ((sum[0] + sum[4]) + (sum[2] + sum[6])) + ((sum[1] + sum[5]) + (sum[3] + sum[7]));
-}
-
 /* row -= vi w + wi v over columns first … n-1; returns row · next. */
 static double update_row(const eigen *x, double *row, double vi, double wi, int64_t first) {
     const double *v = x->v, *w = x->w, *next = x->next;
-    double sum[LANES] = {0};
+    double sum[DI_DOT_LANES] = {0};
     int64_t c = first;
-    for (; c + LANES <= x->n; c += LANES)
-        for (int l = 0; l < LANES; l++) {
+    for (; c + DI_DOT_LANES <= x->n; c += DI_DOT_LANES)
+        for (int l = 0; l < DI_DOT_LANES; l++) {
             double t = row[c + l] - (vi * w[c + l] + wi * v[c + l]);
             row[c + l] = t;
             sum[l] += t * next[c + l];
@@ -73,18 +69,7 @@ static double update_row(const eigen *x, double *row, double vi, double wi, int6
         row[c] = t;
         sum[l] += t * next[c];
     }
-    return add_lanes(sum);
-}
-
-static double dot(const double *x, const double *y, int64_t count) {
-    double sum[LANES] = {0};
-    int64_t i = 0;
-    for (; i + LANES <= count; i += LANES)
-        for (int l = 0; l < LANES; l++)
-            sum[l] += x[i + l] * y[i + l];
-    for (int l = 0; i < count; i++, l++)
-        sum[l] += x[i] * y[i];
-    return add_lanes(sum);
+    return di_add_lanes(sum);
 }
 
 static di_status reduce_rows(void *user, int64_t index, int32_t worker) {
@@ -98,7 +83,7 @@ static di_status reduce_rows(void *user, int64_t index, int32_t worker) {
 
 /* The reflection I - tau u uᵀ, u_first = 1, that takes row[first …] to (alpha, 0 …); u over next[first …]. */
 static double reflect(const double *row, int64_t first, int64_t n, double *next, double *alpha) {
-    double tail = dot(row + first + 1, row + first + 1, n - first - 1), head = row[first];
+    double tail = di_dot(row + first + 1, row + first + 1, n - first - 1), head = row[first];
     next[first] = 1;
     if (tail == 0) {
         memset(next + first + 1, 0, (size_t)(n - first - 1) * sizeof *next);
@@ -133,7 +118,7 @@ static di_status reduce(const di_exec *exec, eigen *x) {
         di_status status = di_parallel(n - j > SHARED ? exec : &one, di_pieces(n - j - 1, ROWS), reduce_rows, x);
         if (status)
             return status;
-        double tau = x->tau[j], half = 0.5 * tau * tau * dot(x->p + j + 1, x->next + j + 1, n - j - 1);
+        double tau = x->tau[j], half = 0.5 * tau * tau * di_dot(x->p + j + 1, x->next + j + 1, n - j - 1);
         for (int64_t c = j + 1; c < n; c++) {
             x->v[c] = row[c] = x->next[c];
             x->w[c] = tau * x->p[c] - half * x->next[c];

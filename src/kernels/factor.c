@@ -3,30 +3,18 @@
  */
 #include "kernels/factor.h"
 #include "core/parallel.h"
+#include "kernels/dot.h"
 #include "kernels/gemm.h"
 #include <float.h>
 #include <math.h>
 #include <string.h>
 
-enum { LANES = 8 };
-
-static double dot(const double *x, const double *y, int64_t count) {
-    double sum[LANES] = {0};
-    int64_t i = 0;
-    for (; i + LANES <= count; i += LANES)
-        for (int l = 0; l < LANES; l++)
-            sum[l] += x[i + l] * y[i + l];
-    for (int l = 0; i < count; i++, l++)
-        sum[l] += x[i] * y[i];
-    return ((sum[0] + sum[4]) + (sum[2] + sum[6])) + ((sum[1] + sum[5]) + (sum[3] + sum[7]));
-}
-
 bool di_cholesky(int64_t n, double *a, double least) {
     for (int64_t i = 0; i < n; i++) {
         double *row = a + i * n, diagonal = row[i];
         for (int64_t j = 0; j < i; j++)
-            row[j] = (row[j] - dot(row, a + j * n, j)) / a[j * n + j];
-        double pivot = diagonal - dot(row, row, i);
+            row[j] = (row[j] - di_dot(row, a + j * n, j)) / a[j * n + j];
+        double pivot = diagonal - di_dot(row, row, i);
         if (!(pivot > least * diagonal && pivot > 0))
             return false;
         row[i] = sqrt(pivot);
@@ -36,7 +24,7 @@ bool di_cholesky(int64_t n, double *a, double least) {
 
 void di_cholesky_solve(int64_t n, const double *factor, double *b) {
     for (int64_t i = 0; i < n; i++)
-        b[i] = (b[i] - dot(factor + i * n, b, i)) / factor[i * n + i];
+        b[i] = (b[i] - di_dot(factor + i * n, b, i)) / factor[i * n + i];
     for (int64_t i = n - 1; i >= 0; i--) {
         b[i] /= factor[i * n + i];
         for (int64_t j = 0; j < i; j++)
@@ -116,7 +104,7 @@ static di_status cholesky_pass(const di_exec *exec, basis *x, bool last, bool *d
  */
 
 static void apply(const double *u, double tau, double *column, int64_t count) {
-    double factor = tau * dot(u, column, count);
+    double factor = tau * di_dot(u, column, count);
     for (int64_t i = 0; i < count; i++)
         column[i] -= factor * u[i];
 }
@@ -151,7 +139,7 @@ static void transpose(const double *from, int64_t rows, int64_t columns, double 
 
 /* The reflection that takes u [count] to (alpha, 0 …); u becomes its vector, with 1 in front. */
 static double reflection(double *u, int64_t count, double *alpha) {
-    double tail = dot(u + 1, u + 1, count - 1), head = u[0];
+    double tail = di_dot(u + 1, u + 1, count - 1), head = u[0];
     *alpha = head;
     if (tail == 0)
         return 0;

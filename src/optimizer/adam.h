@@ -18,6 +18,11 @@ typedef struct di_adam_options {
 enum { DI_EPS_CORRECTED, DI_EPS_RAW };
 enum { DI_DECAY_BEFORE, DI_DECAY_AFTER };
 
+/* Rows of di_adam_options that end a part's own, and go on in di_optimizer_rows: beta1, beta2, eps, eps_mode. */
+extern const di_option di_adam_rows[];
+/* The same behind decay_order, for those that offer it. */
+extern const di_option di_adam_decay_rows[];
+
 void di_adam_states(const void *options, di_rule_state states[DI_RULE_STATES]);
 /* trust: what a layer-wise ratio multiplies the step by, and `shrinks` whether it multiplies the decay, too. */
 void di_adam_prepare(const di_adam_options *options, const di_update *update, bool decoupled, bool bias_correction,

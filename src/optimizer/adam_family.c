@@ -3,6 +3,47 @@
 #include "optimizer/adam.h"
 #include <math.h>
 
+const di_option di_adam_rows[] = {
+    {.name = "beta1",
+     .type = DI_NUMBER,
+     .offset = DI_FIELD(double, di_adam_options, beta1),
+     .value = "0.9",
+     .min = 0,
+     .max = 1,
+     .flags = DI_OPEN_MAX,
+     .help = "decay of the running mean of the gradient"},
+    {.name = "beta2",
+     .type = DI_NUMBER,
+     .offset = DI_FIELD(double, di_adam_options, beta2),
+     .value = "0.999",
+     .min = 0,
+     .max = 1,
+     .flags = DI_OPEN_MAX,
+     .help = "decay of the running mean of its square"},
+    {.name = "eps",
+     .type = DI_NUMBER,
+     .offset = DI_FIELD(double, di_adam_options, eps),
+     .value = "1e-8",
+     .min = 0,
+     .max = 1e30,
+     .help = "added to the root of the mean square"},
+    {.name = "eps_mode",
+     .type = DI_CHOICE,
+     .offset = DI_FIELD(int32_t, di_adam_options, eps_mode),
+     .value = "corrected",
+     .choices = "corrected|raw",
+     .help = "eps is added to the root of the corrected mean square (PyTorch), or of the raw one (GaLore)"},
+    {.name = NULL, .more = di_optimizer_rows}};
+
+const di_option di_adam_decay_rows[] = {
+    {.name = "decay_order",
+     .type = DI_CHOICE,
+     .offset = DI_FIELD(int32_t, di_adam_options, decay_order),
+     .value = "before",
+     .choices = "before|after",
+     .help = "decoupled decay shrinks weights before their update (PyTorch) or after it (GaLore)"},
+    {.name = NULL, .more = di_adam_rows}};
+
 double di_power(double base, int64_t exponent) {
     double result = 1.0;
     for (; exponent > 0; exponent /= 2, base *= base)

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Adam as adam_plain.c states it, element for element the same operations, in loops that vectorise: the constants are
- * converted once, and every combination of forms is a loop of its own. */
+ * converted once, and every usual combination of forms is a loop of its own. */
 #include "optimizer/rule.h"
 #include <tgmath.h>
 
@@ -8,7 +8,7 @@ typedef struct constants {
     DI_REAL scale, coupled, decay, weight, rest, beta2, square_weight, step, unit, direction_decay, root, eps;
 } constants;
 
-/* The forms; constant wherever these functions are called. */
+/* The forms; constants in the loops of usual ones. */
 enum { COUPLED = 1, AFTER = 2, FROM_GRADIENT = 4, DIVIDES = 8 };
 
 static inline DI_REAL moments(const constants *c, int form, DI_REAL g, DI_REAL p, DI_REAL *m, DI_REAL *v) {
@@ -65,84 +65,41 @@ static int read(const di_rule_call *call, constants *c) {
 
 static void update(const di_rule_call *call) {
     constants c;
-    switch (read(call, &c)) {
-    case 0:
+    int form = read(call, &c);
+    switch (form) {
+    case 0: /* codes, or eps_mode=raw */
         run(&c, call, 0);
+        break;
+    case AFTER: /* GaLore */
+        run(&c, call, AFTER);
         break;
     case COUPLED:
         run(&c, call, COUPLED);
         break;
-    case AFTER:
-        run(&c, call, AFTER);
-        break;
-    case COUPLED | AFTER:
-        run(&c, call, COUPLED | AFTER);
-        break;
-    case FROM_GRADIENT:
-        run(&c, call, FROM_GRADIENT);
-        break;
-    case COUPLED | FROM_GRADIENT:
-        run(&c, call, COUPLED | FROM_GRADIENT);
-        break;
-    case AFTER | FROM_GRADIENT:
-        run(&c, call, AFTER | FROM_GRADIENT);
-        break;
-    case COUPLED | AFTER | FROM_GRADIENT:
-        run(&c, call, COUPLED | AFTER | FROM_GRADIENT);
-        break;
-    case DIVIDES:
+    case DIVIDES: /* AdamW in 32 bits */
         run(&c, call, DIVIDES);
         break;
     case COUPLED | DIVIDES:
         run(&c, call, COUPLED | DIVIDES);
         break;
-    case AFTER | DIVIDES:
-        run(&c, call, AFTER | DIVIDES);
-        break;
-    case COUPLED | AFTER | DIVIDES:
-        run(&c, call, COUPLED | AFTER | DIVIDES);
-        break;
-    case FROM_GRADIENT | DIVIDES:
-        run(&c, call, FROM_GRADIENT | DIVIDES);
-        break;
-    case COUPLED | FROM_GRADIENT | DIVIDES:
-        run(&c, call, COUPLED | FROM_GRADIENT | DIVIDES);
-        break;
-    case AFTER | FROM_GRADIENT | DIVIDES:
-        run(&c, call, AFTER | FROM_GRADIENT | DIVIDES);
-        break;
     default:
-        run(&c, call, COUPLED | AFTER | FROM_GRADIENT | DIVIDES);
-        break;
+        run(&c, call, form);
+        break; /* beta1 of at most one half, decay after with PyTorch's eps: rare, and not vectorised */
     }
 }
 
 static void measure(const di_rule_call *call) {
     constants c;
-    switch (read(call, &c) & ~AFTER) {
+    int form = read(call, &c);
+    switch (form) {
     case 0:
         direct(&c, call, 0);
-        break;
-    case COUPLED:
-        direct(&c, call, COUPLED);
-        break;
-    case FROM_GRADIENT:
-        direct(&c, call, FROM_GRADIENT);
-        break;
-    case COUPLED | FROM_GRADIENT:
-        direct(&c, call, COUPLED | FROM_GRADIENT);
         break;
     case DIVIDES:
         direct(&c, call, DIVIDES);
         break;
-    case COUPLED | DIVIDES:
-        direct(&c, call, COUPLED | DIVIDES);
-        break;
-    case FROM_GRADIENT | DIVIDES:
-        direct(&c, call, FROM_GRADIENT | DIVIDES);
-        break;
     default:
-        direct(&c, call, COUPLED | FROM_GRADIENT | DIVIDES);
+        direct(&c, call, form);
         break;
     }
 }

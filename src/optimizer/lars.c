@@ -20,25 +20,6 @@ static const di_option rows[] = {
      .min = 0,
      .max = 1e30,
      .help = "share of the old direction in the new one; 0: no state"},
-    {.name = "dampening",
-     .type = DI_NUMBER,
-     .offset = DI_FIELD(double, di_momentum_options, dampening),
-     .value = "0",
-     .min = 0,
-     .max = 1e30,
-     .help = "what the gradient lacks in the direction, after the first step"},
-    {.name = "weight_decay",
-     .type = DI_NUMBER,
-     .offset = DI_FIELD(double, di_momentum_options, weight_decay),
-     .value = "0",
-     .min = 0,
-     .max = 1e30,
-     .help = "added to the gradient times the weight"},
-    {.name = "nesterov",
-     .type = DI_BOOL,
-     .offset = DI_FIELD(bool, di_momentum_options, nesterov),
-     .value = "off",
-     .help = "looks one step ahead along the direction"},
     {.name = "trust",
      .type = DI_CHOICE,
      .offset = DI_FIELD(int32_t, di_momentum_options, trust),
@@ -53,7 +34,7 @@ static const di_option rows[] = {
      .min = 0,
      .max = 1e30,
      .help = "multiplies the ratio of norms"},
-    {.name = NULL, .more = di_optimizer_rows}};
+    {.name = NULL, .more = di_momentum_rows}};
 
 static di_status check(const void *options) {
     const di_momentum_options *o = options;

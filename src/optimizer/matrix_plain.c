@@ -1,20 +1,17 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The loops of matrix.h. Sums run over LANES running sums, added by halves at the end. */
+/* The loops of matrix.h. Sums run over DI_DOT_LANES running sums, added by halves at the end. */
+#include "kernels/dot.h"
 #include "optimizer/matrix.h"
 #include <math.h>
 
-enum { LANES = 8, STRIP = 512 };
-
-static double add_lanes(const double sum[LANES]) {
-    return ((sum[0] + sum[4]) + (sum[2] + sum[6])) + ((sum[1] + sum[5]) + (sum[3] + sum[7]));
-}
+enum { STRIP = 512 };
 
 static double largest(const void *data, int64_t count) {
     const DI_REAL *x = data;
-    DI_REAL top[LANES] = {0}, poison[LANES] = {0};
+    DI_REAL top[DI_DOT_LANES] = {0}, poison[DI_DOT_LANES] = {0};
     int64_t i = 0;
-    for (; i + LANES <= count; i += LANES)
-        for (int l = 0; l < LANES; l++) {
+    for (; i + DI_DOT_LANES <= count; i += DI_DOT_LANES)
+        for (int l = 0; l < DI_DOT_LANES; l++) {
             DI_REAL a = x[i + l] < 0 ? -x[i + l] : x[i + l];
             top[l] = a > top[l] ? a : top[l];
             poison[l] += x[i + l] * 0;
@@ -25,7 +22,7 @@ static double largest(const void *data, int64_t count) {
         poison[l] += x[i] * 0;
     }
     DI_REAL result = 0, bad = 0;
-    for (int l = 0; l < LANES; l++) {
+    for (int l = 0; l < DI_DOT_LANES; l++) {
         result = top[l] > result ? top[l] : result;
         bad += poison[l];
     }
@@ -34,10 +31,10 @@ static double largest(const void *data, int64_t count) {
 
 static double squares(const void *data, int64_t count, double scale) {
     const DI_REAL *x = data;
-    double sum[LANES] = {0};
+    double sum[DI_DOT_LANES] = {0};
     int64_t i = 0;
-    for (; i + LANES <= count; i += LANES)
-        for (int l = 0; l < LANES; l++) {
+    for (; i + DI_DOT_LANES <= count; i += DI_DOT_LANES)
+        for (int l = 0; l < DI_DOT_LANES; l++) {
             double v = (double)x[i + l] * scale;
             sum[l] += v * v;
         }
@@ -45,19 +42,19 @@ static double squares(const void *data, int64_t count, double scale) {
         double v = (double)x[i] * scale;
         sum[l] += v * v;
     }
-    return add_lanes(sum);
+    return di_add_lanes(sum);
 }
 
 static double dot(const void *a, const void *b, int64_t count) {
     const DI_REAL *x = a, *y = b;
-    double sum[LANES] = {0};
+    double sum[DI_DOT_LANES] = {0};
     int64_t i = 0;
-    for (; i + LANES <= count; i += LANES)
-        for (int l = 0; l < LANES; l++)
+    for (; i + DI_DOT_LANES <= count; i += DI_DOT_LANES)
+        for (int l = 0; l < DI_DOT_LANES; l++)
             sum[l] += (double)x[i + l] * (double)y[i + l];
     for (int l = 0; i < count; i++, l++)
         sum[l] += (double)x[i] * (double)y[i];
-    return add_lanes(sum);
+    return di_add_lanes(sum);
 }
 
 static void widen(const void *from, int64_t ld, int64_t rows, int64_t columns, double scale, double *to) {

@@ -2,6 +2,27 @@
 /* What SGD and LARS share. */
 #include "optimizer/momentum.h"
 
+const di_option di_momentum_rows[] = {{.name = "dampening",
+                                       .type = DI_NUMBER,
+                                       .offset = DI_FIELD(double, di_momentum_options, dampening),
+                                       .value = "0",
+                                       .min = 0,
+                                       .max = 1e30,
+                                       .help = "what the gradient lacks in the direction, after the first step"},
+                                      {.name = "weight_decay",
+                                       .type = DI_NUMBER,
+                                       .offset = DI_FIELD(double, di_momentum_options, weight_decay),
+                                       .value = "0",
+                                       .min = 0,
+                                       .max = 1e30,
+                                       .help = "added to the gradient times the weight"},
+                                      {.name = "nesterov",
+                                       .type = DI_BOOL,
+                                       .offset = DI_FIELD(bool, di_momentum_options, nesterov),
+                                       .value = "off",
+                                       .help = "looks one step ahead along the direction"},
+                                      {.name = NULL, .more = di_optimizer_rows}};
+
 void di_momentum_states(const void *options, di_rule_state states[DI_RULE_STATES]) {
     if (((const di_momentum_options *)options)->momentum != 0)
         states[0] = (di_rule_state){"momentum_buffer", "momentum_buffer_scale", "momentum_buffer_table", true};

@@ -106,7 +106,7 @@ static void test_natural_galore(void **state) {
     assert_holds(measured(result->out, "one side - two sides"), " ± ");
     assert_null(strstr(measured(result->out, "one side - two sides"), " 0.0000 ")); /* but the sides differ */
     assert_holds(measured(result->out, "h=1 - GaLore"), "beside");
-    assert_holds(result->out, "Limits, whatever the verdict");
+    assert_holds(result->out, "Whatever the verdict");
     assert_holds(result->out, "push-through (ours)");
     assert_holds(result->out, "claim natural_galore: miniature");
 }

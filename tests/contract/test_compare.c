@@ -46,18 +46,6 @@ static void line(const char *steps, const char *const *more) {
     words[count] = NULL;
 }
 
-static cJSON *read_json(const char *name) {
-    static char text[1 << 20];
-    FILE *file = fopen(command_path(name), "r");
-    assert_non_null(file);
-    size_t bytes = fread(text, 1, sizeof text - 1, file);
-    fclose(file);
-    text[bytes] = 0;
-    cJSON *object = cJSON_Parse(text);
-    assert_non_null(object);
-    return object;
-}
-
 static double number(const cJSON *object, const char *name) {
     const cJSON *item = cJSON_GetObjectItemCaseSensitive(object, name);
     if (!cJSON_IsNumber(item))
@@ -126,7 +114,7 @@ static void test_results(void **state) {
     assert_holds(result->out, "\nsigmoid:bias=0 ");
     assert_holds(result->out, "hash ");
     assert_holds(result->out, " ± ");
-    cJSON *object = read_json("a.json");
+    cJSON *object = command_json("a.json");
     assert_int_equal(number(object, "version"), 1);
     assert_true(cJSON_IsTrue(cJSON_GetObjectItemCaseSensitive(object, "complete")));
     assert_int_equal(cJSON_GetArraySize(cJSON_GetObjectItemCaseSensitive(object, "rows")), 2);
@@ -168,7 +156,7 @@ static void test_one_seed(void **state) {
     assert_int_equal(result->code, 0);
     assert_holds(result->out, "± –");
     assert_holds(result->out, "\nsoftmax"); /* the standard part was not named and is there */
-    cJSON *object = read_json("one.json");
+    cJSON *object = command_json("one.json");
     assert_true(cJSON_IsNull(cJSON_GetObjectItemCaseSensitive(row_of(object, 1), "loss_stderr")));
     cJSON_Delete(object);
 }
@@ -182,7 +170,7 @@ static void test_rates(void **state) {
     assert_int_equal(result->code, 0);
     assert_holds(result->out, "Every learning rate");
     assert_holds(result->out, "best lr");
-    cJSON *object = read_json("rates.json");
+    cJSON *object = command_json("rates.json");
     const cJSON *rates = cJSON_GetObjectItemCaseSensitive(row_of(object, 0), "rates");
     assert_int_equal(cJSON_GetArraySize(rates), 2);
     double slow = number(cJSON_GetArrayItem(rates, 0), "loss_mean"),
@@ -251,7 +239,7 @@ static const command_result *interrupt(int number) {
 
 /* Losses of all runs, in order. */
 static int32_t losses_of(const char *name, double *losses) {
-    cJSON *object = read_json(name);
+    cJSON *object = command_json(name);
     int32_t used = 0;
     for (int32_t i = 0; i < 2; i++) {
         const cJSON *run;

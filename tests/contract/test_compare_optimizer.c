@@ -48,18 +48,6 @@ static const command_result *run(void) {
     return result;
 }
 
-static cJSON *read_json(void) {
-    static char text[1 << 20];
-    FILE *file = fopen(command_path("out.json"), "r");
-    assert_non_null(file);
-    size_t bytes = fread(text, 1, sizeof text - 1, file);
-    fclose(file);
-    text[bytes] = 0;
-    cJSON *object = cJSON_Parse(text);
-    assert_non_null(object);
-    return object;
-}
-
 static double number(const cJSON *object, const char *name) {
     const cJSON *item = cJSON_GetObjectItemCaseSensitive(object, name);
     if (!cJSON_IsNumber(item))
@@ -97,7 +85,7 @@ static void test_gpt(void **state) {
     assert_holds(result->out, "attention softmax");
     assert_holds(result->out, "state bytes");
     assert_holds(result->out, "\nadamw:beta2=0.95 ");
-    cJSON *object = read_json();
+    cJSON *object = command_json("out.json");
     assert_string_equal(string(object, "slot"), "optimizer");
     assert_string_equal(string(object, "standard"), "adamw");
     for (int32_t i = 0; i < 2; i++) {
@@ -118,13 +106,13 @@ static void test_default_list(void **state) {
     assert_holds(result->out, "\nadamw ");
     assert_holds(result->out, "\nadamw8bit ");
     assert_holds(result->out, "\nsgd:lr=0.3,momentum=0.9 ");
-    cJSON *object = read_json();
+    cJSON *object = command_json("out.json");
     assert_true(number(row_of(object, 0), "lr") == 3e-3 && number(row_of(object, 2), "lr") == 0.3);
     cJSON_Delete(object);
     line(window, (const char *const[]){"adamw", "adamw8bit:min_8bit_size=64", "--seeds=1", "--lr=1e-2", NULL});
     result = run();
     assert_holds(result->out, "\nadamw8bit:min_8bit_size=64 "); /* as the user wrote it */
-    object = read_json();
+    object = command_json("out.json");
     double bytes = number(row_of(object, 1), "state_bytes") / number(row_of(object, 1), "parameters");
     assert_true(bytes > 2 && bytes < 3);
     double apart = fabs(number(row_of(object, 1), "difference_mean"));
@@ -137,7 +125,7 @@ static void test_own_rate(void **state) {
     (void)state;
     line(window, (const char *const[]){"adamw:lr=1e-2", "adamw:lr=1e-3", "adamw", "--lr=1e-2", "--seeds=1", NULL});
     run();
-    cJSON *object = read_json();
+    cJSON *object = command_json("out.json");
     const cJSON *a = row_of(object, 0), *b = row_of(object, 1), *c = row_of(object, 2);
     assert_string_equal(string(a, "part"), "adamw:lr=0.01");
     assert_true(number(a, "lr") == 1e-2 && number(b, "lr") == 1e-3 && number(c, "lr") == 1e-2);
@@ -153,7 +141,7 @@ static void test_window(void **state) {
     assert_holds(result->out, "the model window:context=4,embedding=8,hidden=16:");
     assert_holds(result->out, "20 steps of 16\n");
     assert_holds(result->out, "Every learning rate");
-    cJSON *object = read_json();
+    cJSON *object = command_json("out.json");
     const cJSON *settings = cJSON_GetObjectItemCaseSensitive(object, "settings");
     assert_string_equal(string(cJSON_GetObjectItemCaseSensitive(settings, "model"), "name"), "window");
     assert_true(number(row_of(object, 0), "lr") == 1e-2);
@@ -161,7 +149,7 @@ static void test_window(void **state) {
     line(window, (const char *const[]){"adamw", "--seeds=2", "--lr=1e-2", "--symbols=words", "--min-count=5", NULL});
     result = run();
     assert_holds(result->out, "nats per word");
-    object = read_json();
+    object = command_json("out.json");
     const cJSON *text = cJSON_GetObjectItemCaseSensitive(object, "text");
     assert_string_equal(string(text, "symbols"), "words");
     assert_int_equal(number(text, "vocabulary"), 10); /* eight words, the end of a line, <unk> */
@@ -173,7 +161,7 @@ static void test_own_record(void **state) {
     (void)state;
     line(window, (const char *const[]){"one_scale:map=linear", "--seeds=1", "--lr=1e-3", NULL});
     assert_holds(run()->out, "\none_scale:map=linear ");
-    cJSON *object = read_json();
+    cJSON *object = command_json("out.json");
     assert_string_equal(string(object, "standard"), "adamw"); /* in front, where nobody named it */
     assert_string_equal(string(row_of(object, 0), "part"), "adamw");
     cJSON_Delete(object);

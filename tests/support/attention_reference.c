@@ -113,15 +113,8 @@ typedef struct pair_terms {
 } pair_terms;
 
 /* Options are read by their rows, as a person would: the structs are private to the parts. */
-static const di_option *row_of(const attention_data *data, const char *name) {
-    for (const di_option *row = data->record->part.options; row && row->name; row = di_option_after(row))
-        if (strcmp(row->name, name) == 0)
-            return row;
-    return NULL;
-}
-
 static double number_of(const attention_data *data, const char *name, double otherwise) {
-    const di_option *row = row_of(data, name);
+    const di_option *row = di_option_find(data->record->part.options, name, strlen(name));
     double value = NAN;
     if (row)
         memcpy(&value, (const char *)data->options + row->offset, sizeof value);
@@ -129,7 +122,7 @@ static double number_of(const attention_data *data, const char *name, double oth
 }
 
 static bool flag_of(const attention_data *data, const char *name) {
-    const di_option *row = row_of(data, name);
+    const di_option *row = di_option_find(data->record->part.options, name, strlen(name));
     bool value = false;
     if (row)
         memcpy(&value, (const char *)data->options + row->offset, sizeof value);
@@ -137,7 +130,7 @@ static bool flag_of(const attention_data *data, const char *name) {
 }
 
 static int32_t form_of(const attention_data *data) {
-    const di_option *row = row_of(data, "form");
+    const di_option *row = di_option_find(data->record->part.options, "form", 4);
     int32_t value = 0;
     if (row)
         memcpy(&value, (const char *)data->options + row->offset, sizeof value);
@@ -150,7 +143,7 @@ static double bias_of(const attention_data *data, int64_t b, int64_t h, int64_t 
     if (given)
         return attention_get(data->dtype, given, at[form_of(data)]);
     double automatic = -log((double)attention_length(&data->shape, true, b));
-    return row_of(data, "bias") ? number_of(data, "bias", automatic) : 0;
+    return di_option_find(data->record->part.options, "bias", 4) ? number_of(data, "bias", automatic) : 0;
 }
 
 /* The paper's law, spelled out: 2^-(8/n)(h+1) for a power of two, else interleaved from the next two powers. */

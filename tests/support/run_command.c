@@ -104,3 +104,15 @@ void assert_holds(const char *text, const char *part) {
     if (!strstr(text, part))
         fail_msg("\"%s\" is not in:\n%s", part, text);
 }
+
+cJSON *command_json(const char *name) {
+    static char text[1 << 20];
+    FILE *file = fopen(command_path(name), "r");
+    assert_non_null(file);
+    size_t bytes = fread(text, 1, sizeof text - 1, file);
+    fclose(file);
+    text[bytes] = 0;
+    cJSON *object = cJSON_Parse(text);
+    assert_non_null(object);
+    return object;
+}

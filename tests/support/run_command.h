@@ -3,6 +3,7 @@
 #ifndef TESTS_RUN_COMMAND_H
 #define TESTS_RUN_COMMAND_H
 
+#include <cjson/cJSON.h>
 #include <dropin/command.h>
 #include <sys/types.h>
 
@@ -17,6 +18,8 @@ int command_setup(void **state);
 int command_teardown(void **state);
 /* PATH below that folder, from a few static buffers. */
 const char *command_path(const char *name);
+/* The JSON file of that name in the folder; the caller deletes it. */
+cJSON *command_json(const char *name);
 void command_write_file(const char *path, const char *text);
 
 /* dropin_main(words…) with stdout and stderr caught. `out` names a file that stdout goes to instead (NULL: caught). */

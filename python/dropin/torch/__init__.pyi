@@ -64,7 +64,7 @@ class Adagrad8bit(Optimizer):
 class Adam(Optimizer):
     def __init__(self, params: Any, lr: float = 0.001, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-08,
             weight_decay: float = 0.0, amsgrad: bool = False, *, decoupled_weight_decay: bool = False,
-            eps_mode: Literal['corrected', 'raw'] = 'corrected', decay_order: Literal['before', 'after'] = 'before',
+            decay_order: Literal['before', 'after'] = 'before', eps_mode: Literal['corrected', 'raw'] = 'corrected',
             maximize: bool = False, bits: Literal[32, 8] = 32, block: int = 256, min_8bit_size: int = 4096,
             codes: Literal['nearest', 'stochastic'] = 'nearest', signed_scale: bool = False, sign_repair: bool = False,
             nonfinite: Literal['auto', 'skip', 'reset', 'skip_tensor', 'error', 'propagate'] = 'auto', skip_zeros: bool = False,
@@ -76,7 +76,7 @@ class Adam(Optimizer):
 class Adam8bit(Optimizer):
     def __init__(self, params: Any, lr: float = 0.001, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-08,
             weight_decay: float = 0.0, amsgrad: bool = False, *, decoupled_weight_decay: bool = False,
-            eps_mode: Literal['corrected', 'raw'] = 'corrected', decay_order: Literal['before', 'after'] = 'before',
+            decay_order: Literal['before', 'after'] = 'before', eps_mode: Literal['corrected', 'raw'] = 'corrected',
             maximize: bool = False, bits: Literal[32, 8] = 8, block: int = 256, min_8bit_size: int = 4096,
             codes: Literal['nearest', 'stochastic'] = 'nearest', signed_scale: bool = False, sign_repair: bool = False,
             nonfinite: Literal['auto', 'skip', 'reset', 'skip_tensor', 'error', 'propagate'] = 'auto', skip_zeros: bool = False,
@@ -87,8 +87,8 @@ class Adam8bit(Optimizer):
 
 class AdamW(Optimizer):
     def __init__(self, params: Any, lr: float = 0.001, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-08,
-            weight_decay: float = 0.01, amsgrad: bool = False, *, eps_mode: Literal['corrected', 'raw'] = 'corrected',
-            decay_order: Literal['before', 'after'] = 'before', maximize: bool = False, bits: Literal[32, 8] = 32,
+            weight_decay: float = 0.01, amsgrad: bool = False, *, decay_order: Literal['before', 'after'] = 'before',
+            eps_mode: Literal['corrected', 'raw'] = 'corrected', maximize: bool = False, bits: Literal[32, 8] = 32,
             block: int = 256, min_8bit_size: int = 4096, codes: Literal['nearest', 'stochastic'] = 'nearest',
             signed_scale: bool = False, sign_repair: bool = False,
             nonfinite: Literal['auto', 'skip', 'reset', 'skip_tensor', 'error', 'propagate'] = 'auto', skip_zeros: bool = False,
@@ -99,8 +99,8 @@ class AdamW(Optimizer):
 
 class AdamW8bit(Optimizer):
     def __init__(self, params: Any, lr: float = 0.001, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-08,
-            weight_decay: float = 0.01, amsgrad: bool = False, *, eps_mode: Literal['corrected', 'raw'] = 'corrected',
-            decay_order: Literal['before', 'after'] = 'before', maximize: bool = False, bits: Literal[32, 8] = 8,
+            weight_decay: float = 0.01, amsgrad: bool = False, *, decay_order: Literal['before', 'after'] = 'before',
+            eps_mode: Literal['corrected', 'raw'] = 'corrected', maximize: bool = False, bits: Literal[32, 8] = 8,
             block: int = 256, min_8bit_size: int = 4096, codes: Literal['nearest', 'stochastic'] = 'nearest',
             signed_scale: bool = False, sign_repair: bool = False,
             nonfinite: Literal['auto', 'skip', 'reset', 'skip_tensor', 'error', 'propagate'] = 'auto', skip_zeros: bool = False,
@@ -111,20 +111,19 @@ class AdamW8bit(Optimizer):
 
 class GaLoreAdamW(Optimizer):
     def __init__(self, params: Any, lr: float = 0.001, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-06,
-            weight_decay: float = 0.0, amsgrad: bool = False, *, eps_mode: Literal['corrected', 'raw'] = 'raw',
-            decay_order: Literal['before', 'after'] = 'after', maximize: bool = False, bits: Literal[32, 8] = 32,
-            block: int = 256, min_8bit_size: int = 4096, codes: Literal['nearest', 'stochastic'] = 'nearest',
-            signed_scale: bool = False, sign_repair: bool = False,
-            nonfinite: Literal['auto', 'skip', 'reset', 'skip_tensor', 'error', 'propagate'] = 'auto', skip_zeros: bool = False,
-            percentile_clipping: int = 100, weights: Literal['nearest', 'stochastic'] = 'nearest',
+            weight_decay: float = 0.0, amsgrad: bool = False, *, decay_order: Literal['before', 'after'] = 'after',
+            eps_mode: Literal['corrected', 'raw'] = 'raw', maximize: bool = False, bits: Literal[32, 8] = 32, block: int = 256,
+            min_8bit_size: int = 4096, codes: Literal['nearest', 'stochastic'] = 'nearest', signed_scale: bool = False,
+            sign_repair: bool = False, nonfinite: Literal['auto', 'skip', 'reset', 'skip_tensor', 'error', 'propagate'] = 'auto',
+            skip_zeros: bool = False, percentile_clipping: int = 100, weights: Literal['nearest', 'stochastic'] = 'nearest',
             compat: Literal['none', 'bnb'] = 'none', projector: str = 'galore', foreach: Any = None, capturable: bool = False,
             differentiable: bool = False, fused: Any = None, threads: Any = None, seed: int = 0, max_norm: float = 0.0,
             per_layer: bool = False, accumulation: int = 1) -> None: ...
 
 class GaLoreAdamW8bit(Optimizer):
     def __init__(self, params: Any, lr: float = 0.001, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-06,
-            weight_decay: float = 0.0, amsgrad: bool = False, *, eps_mode: Literal['corrected', 'raw'] = 'raw',
-            decay_order: Literal['before', 'after'] = 'after', maximize: bool = False, bits: Literal[32, 8] = 8, block: int = 256,
+            weight_decay: float = 0.0, amsgrad: bool = False, *, decay_order: Literal['before', 'after'] = 'after',
+            eps_mode: Literal['corrected', 'raw'] = 'raw', maximize: bool = False, bits: Literal[32, 8] = 8, block: int = 256,
             min_8bit_size: int = 4096, codes: Literal['nearest', 'stochastic'] = 'nearest', signed_scale: bool = False,
             sign_repair: bool = False, nonfinite: Literal['auto', 'skip', 'reset', 'skip_tensor', 'error', 'propagate'] = 'auto',
             skip_zeros: bool = False, percentile_clipping: int = 100, weights: Literal['nearest', 'stochastic'] = 'nearest',
@@ -133,10 +132,10 @@ class GaLoreAdamW8bit(Optimizer):
             per_layer: bool = False, accumulation: int = 1) -> None: ...
 
 class LAMB(Optimizer):
-    def __init__(self, params: Any, lr: float = 0.001, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-08,
-            weight_decay: float = 0.0, *, bias_correction: bool = True, trust: Literal['ratio', 'clip', 'none'] = 'ratio',
-            trust_coefficient: float = 1.0, eps_mode: Literal['corrected', 'raw'] = 'corrected', maximize: bool = False,
-            bits: Literal[32, 8] = 32, block: int = 256, min_8bit_size: int = 4096,
+    def __init__(self, params: Any, lr: float = 0.001, weight_decay: float = 0.0, *, bias_correction: bool = True,
+            trust: Literal['ratio', 'clip', 'none'] = 'ratio', trust_coefficient: float = 1.0,
+            betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-08, eps_mode: Literal['corrected', 'raw'] = 'corrected',
+            maximize: bool = False, bits: Literal[32, 8] = 32, block: int = 256, min_8bit_size: int = 4096,
             codes: Literal['nearest', 'stochastic'] = 'nearest', signed_scale: bool = False, sign_repair: bool = False,
             nonfinite: Literal['auto', 'skip', 'reset', 'skip_tensor', 'error', 'propagate'] = 'auto', skip_zeros: bool = False,
             percentile_clipping: int = 100, weights: Literal['nearest', 'stochastic'] = 'nearest',
@@ -145,10 +144,10 @@ class LAMB(Optimizer):
             per_layer: bool = False, accumulation: int = 1) -> None: ...
 
 class LAMB8bit(Optimizer):
-    def __init__(self, params: Any, lr: float = 0.001, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-08,
-            weight_decay: float = 0.0, *, bias_correction: bool = True, trust: Literal['ratio', 'clip', 'none'] = 'ratio',
-            trust_coefficient: float = 1.0, eps_mode: Literal['corrected', 'raw'] = 'corrected', maximize: bool = False,
-            bits: Literal[32, 8] = 8, block: int = 256, min_8bit_size: int = 4096,
+    def __init__(self, params: Any, lr: float = 0.001, weight_decay: float = 0.0, *, bias_correction: bool = True,
+            trust: Literal['ratio', 'clip', 'none'] = 'ratio', trust_coefficient: float = 1.0,
+            betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-08, eps_mode: Literal['corrected', 'raw'] = 'corrected',
+            maximize: bool = False, bits: Literal[32, 8] = 8, block: int = 256, min_8bit_size: int = 4096,
             codes: Literal['nearest', 'stochastic'] = 'nearest', signed_scale: bool = False, sign_repair: bool = False,
             nonfinite: Literal['auto', 'skip', 'reset', 'skip_tensor', 'error', 'propagate'] = 'auto', skip_zeros: bool = False,
             percentile_clipping: int = 100, weights: Literal['nearest', 'stochastic'] = 'nearest',
@@ -157,8 +156,8 @@ class LAMB8bit(Optimizer):
             per_layer: bool = False, accumulation: int = 1) -> None: ...
 
 class LARS(Optimizer):
-    def __init__(self, params: Any, lr: float = 0.001, momentum: float = 0.9, dampening: float = 0.0, weight_decay: float = 0.0,
-            *, nesterov: bool = False, trust: Literal['ratio', 'clip', 'none'] = 'ratio', trust_coefficient: float = 0.02,
+    def __init__(self, params: Any, lr: float = 0.001, momentum: float = 0.9, trust: Literal['ratio', 'clip', 'none'] = 'ratio',
+            trust_coefficient: float = 0.02, dampening: float = 0.0, weight_decay: float = 0.0, *, nesterov: bool = False,
             maximize: bool = False, bits: Literal[32, 8] = 32, block: int = 256, min_8bit_size: int = 4096,
             codes: Literal['nearest', 'stochastic'] = 'nearest', signed_scale: bool = False, sign_repair: bool = False,
             nonfinite: Literal['auto', 'skip', 'reset', 'skip_tensor', 'error', 'propagate'] = 'auto', skip_zeros: bool = False,
@@ -168,8 +167,8 @@ class LARS(Optimizer):
             per_layer: bool = False, accumulation: int = 1) -> None: ...
 
 class LARS8bit(Optimizer):
-    def __init__(self, params: Any, lr: float = 0.001, momentum: float = 0.9, dampening: float = 0.0, weight_decay: float = 0.0,
-            *, nesterov: bool = False, trust: Literal['ratio', 'clip', 'none'] = 'ratio', trust_coefficient: float = 0.02,
+    def __init__(self, params: Any, lr: float = 0.001, momentum: float = 0.9, trust: Literal['ratio', 'clip', 'none'] = 'ratio',
+            trust_coefficient: float = 0.02, dampening: float = 0.0, weight_decay: float = 0.0, *, nesterov: bool = False,
             maximize: bool = False, bits: Literal[32, 8] = 8, block: int = 256, min_8bit_size: int = 4096,
             codes: Literal['nearest', 'stochastic'] = 'nearest', signed_scale: bool = False, sign_repair: bool = False,
             nonfinite: Literal['auto', 'skip', 'reset', 'skip_tensor', 'error', 'propagate'] = 'auto', skip_zeros: bool = False,
@@ -200,12 +199,11 @@ class Lion8bit(Optimizer):
 
 class NaturalGaLoreAdamW(Optimizer):
     def __init__(self, params: Any, lr: float = 0.001, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-06,
-            weight_decay: float = 0.0, amsgrad: bool = False, *, eps_mode: Literal['corrected', 'raw'] = 'raw',
-            decay_order: Literal['before', 'after'] = 'after', maximize: bool = False, bits: Literal[32, 8] = 32,
-            block: int = 256, min_8bit_size: int = 4096, codes: Literal['nearest', 'stochastic'] = 'nearest',
-            signed_scale: bool = False, sign_repair: bool = False,
-            nonfinite: Literal['auto', 'skip', 'reset', 'skip_tensor', 'error', 'propagate'] = 'auto', skip_zeros: bool = False,
-            percentile_clipping: int = 100, weights: Literal['nearest', 'stochastic'] = 'nearest',
+            weight_decay: float = 0.0, amsgrad: bool = False, *, decay_order: Literal['before', 'after'] = 'after',
+            eps_mode: Literal['corrected', 'raw'] = 'raw', maximize: bool = False, bits: Literal[32, 8] = 32, block: int = 256,
+            min_8bit_size: int = 4096, codes: Literal['nearest', 'stochastic'] = 'nearest', signed_scale: bool = False,
+            sign_repair: bool = False, nonfinite: Literal['auto', 'skip', 'reset', 'skip_tensor', 'error', 'propagate'] = 'auto',
+            skip_zeros: bool = False, percentile_clipping: int = 100, weights: Literal['nearest', 'stochastic'] = 'nearest',
             compat: Literal['none', 'bnb'] = 'none', projector: str = 'natural_galore', foreach: Any = None,
             capturable: bool = False, differentiable: bool = False, fused: Any = None, threads: Any = None, seed: int = 0,
             max_norm: float = 0.0, per_layer: bool = False, accumulation: int = 1) -> None: ...

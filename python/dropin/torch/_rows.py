@@ -4,6 +4,7 @@ import numbers
 import typing
 
 from dropin._library import check, ffi, lib
+from dropin._options import choices_of, each_row, string
 
 
 class Option(typing.NamedTuple):
@@ -15,17 +16,6 @@ class Option(typing.NamedTuple):
     default: object
     choices: tuple
     help: str
-
-
-def _string(text):
-    return ffi.string(text).decode() if text else ""
-
-
-def _rows(part):
-    row = part.options
-    while row and row.name:
-        yield row
-        row = lib.di_option_after(row)
 
 
 def _split(text):
@@ -69,10 +59,10 @@ def read(part, text=""):
     """The options of a part as a list; `text` changes defaults ("bits=8")."""
     defaults = _defaults(part, text)
     options = []
-    for row in _rows(part):
-        name = _string(row.name)
-        choices = tuple(_string(row.choices).split("|")) if row.choices else ()
-        option = Option(name, (name,), row.type, _value(row, defaults[name]), choices, _string(row.help))
+    for row in each_row(part.options):
+        name = string(row.name)
+        choices = choices_of(row)
+        option = Option(name, (name,), row.type, _value(row, defaults[name]), choices, string(row.help))
         before = options[-1] if options else None
         if name.startswith("beta") and name[4:].isdigit() and int(name[4:]) > 1 and before and before.rows[-1] == f"beta{int(name[4:]) - 1}":
             first = (before.default,) if before.name == "beta1" else before.default
@@ -123,10 +113,3 @@ def to_text(owner, option, value):
     if len(values) != len(option.rows):
         raise ValueError(f"{owner}: {option.name}={value!r}; must be {len(option.rows)} numbers")
     return ",".join(f"{row}={_one_text(owner, row, option.kind, one)}" for row, one in zip(option.rows, values))
-
-
-def nearest(name, names):
-    """The closest of `names` that could be meant, or None."""
-    held = [ffi.new("char[]", one.encode()) for one in names]
-    found = lib.di_nearest(name.encode(), ffi.new("char *[]", held), len(held))
-    return ffi.string(found).decode() if found else None

@@ -6,6 +6,7 @@ import itertools
 import operator
 
 import torch
+from dropin import _options
 from dropin._library import check, ffi, lib
 from dropin.torch import _checkpoint, _rows
 from dropin.torch._embedding import StableEmbedding
@@ -91,7 +92,7 @@ class Optimizer(torch.optim.Optimizer):
             known = [option.name for option in self.options]
             for key, value in param_group.items():
                 self._check_switch(key, value)
-                meant = None if key in ("params", "param_names", *known, *self.switches) else _rows.nearest(key, known)
+                meant = None if key in ("params", "param_names", *known, *self.switches) else _options.nearest(key, known)
                 if meant and meant not in key:  # lr_scale, initial_lr: what schedules and layer-wise rates keep there
                     raise ValueError(f"{name}: unknown option {key!r} in a parameter group; did you mean {meant!r}?")
             params = param_group["params"]
@@ -406,7 +407,7 @@ def _make(name, part, text, summary):
     def __init__(self, *args, **kwargs):
         for key in kwargs:
             if key not in names:
-                meant = _rows.nearest(key, names)
+                meant = _options.nearest(key, names)
                 raise TypeError(f"{type(self).__name__}: unknown option {key!r}" + (f"; did you mean {meant!r}?" if meant else ""))
         bound = signature.bind(*args, **kwargs)
         bound.apply_defaults()
@@ -459,7 +460,7 @@ def named(text):
     made = _made.get(name) or NAMES.get(name)
     if made is None:
         names = [*NAMES, *_made]
-        meant = _rows.nearest(name, names)
+        meant = _options.nearest(name, names)
         raise ValueError(f"optimizer: unknown name {name!r}" + (f"; did you mean {meant!r}?" if meant else f" ({', '.join(NAMES)})"))
     given = _rows.read(made.part, ",".join(part for part in (made.text, options) if part))
     return made, {option.name: option.default for option, own in zip(given, made.options) if option.default != own.default}

@@ -10,7 +10,7 @@ build/dropin bench attention
 build/dropin bench attention --causal
 if .venv/bin/python -c 'import torch' >/dev/null 2>&1; then
     export PYTHONPATH=python DROPIN_LIBRARY=build/libdropin.so
-    for peer in attention operator_call "gpt_step" "gpt_step --memory" runtime optimizer; do
+    for peer in attention operator_call "gpt_step" "gpt_step --memory" runtime optimizer quantize galore; do
         # shellcheck disable=SC2086
         .venv/bin/python bench/peers/${peer%% *}.py ${peer#"${peer%% *}"} "$@"
     done

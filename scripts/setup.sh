@@ -47,7 +47,7 @@ if [ "$what" = test ]; then
     install $missing
     if ! .venv/bin/python -c 'import sys
 from importlib.util import find_spec
-wanted = "torch numpy cffi pytest safetensors transformers accelerate bitsandbytes"
+wanted = "torch numpy cffi pytest safetensors transformers accelerate bitsandbytes galore_torch"
 sys.exit(any(find_spec(name) is None for name in wanted.split()))' >/dev/null 2>&1; then
         echo "setup: PyTorch for the parity tests, in .venv" >&2
         python3 -m venv .venv >&2 && .venv/bin/python -m pip install -q -r tests/requirements.txt >&2 || {
